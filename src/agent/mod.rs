@@ -1,0 +1,1 @@
+//! The node's side: sets, the commit by one rename, Falco supervised, proof, report.

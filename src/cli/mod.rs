@@ -1,0 +1,44 @@
+//! The command line: one definition from which parsing, help, completions and the reference page come.
+
+mod crd;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Falco rules owned by the developers whose workloads they watch.
+#[derive(Parser, Debug)]
+#[command(name = "falco-operator", version, about, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Print the custom resource definitions, as YAML documents
+    Crd(crd::Args),
+}
+
+/// Parses the command line, runs the command, and turns its outcome into an exit code: 0 for success, 1 for a finding
+/// or a failure, 2 for what could not be read or was asked for wrongly.
+#[must_use]
+pub fn run() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Crd(args) => crd::run(&args),
+    };
+    outcome.unwrap_or_else(|err| {
+        eprintln!("Error: {err:#}");
+        ExitCode::FAILURE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,1 @@
+//! Watches, index, queue, and the executor that carries decisions out.

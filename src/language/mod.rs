@@ -1,0 +1,1 @@
+//! Falco's condition and output language: lexer, parser, tree, printer, checker. Pure.

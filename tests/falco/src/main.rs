@@ -1,0 +1,3 @@
+//! Stands in for Falco.
+
+fn main() {}
