@@ -115,6 +115,10 @@ mod tests {
         assert!(one.object_name().starts_with("falco-0.44.1-"));
         assert_ne!(one.object_name(), two.object_name());
         let odd = FalcoCatalogSpec { falco_version: "..x/..".into(), ..Default::default() };
-        assert!(odd.object_name().strip_prefix("falco-").is_some_and(|digest| digest.len() == 20), "{}", odd.object_name());
+        assert!(
+            odd.object_name().strip_prefix("falco-").is_some_and(|digest| digest.len() == 20),
+            "{}",
+            odd.object_name()
+        );
     }
 }

@@ -6,7 +6,8 @@ use crate::telemetry::metrics::reference;
 /// `docs/metrics.md`.
 #[must_use]
 pub fn metrics_page() -> String {
-    let intro = "# Metrics\n\nWhat `/metrics` of each process serves. This page is made from the tables in the code.\n\n";
+    let intro =
+        "# Metrics\n\nWhat `/metrics` of each process serves. This page is made from the tables in the code.\n\n";
     format!("{intro}{}", reference(&[("Controller", ControllerMetrics::table())]))
 }
 
@@ -22,7 +23,11 @@ mod tests {
             std::fs::write(&path, text).unwrap();
         }
         let found = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(found == text, "{} is out of date; run UPDATE_REFERENCE=1 cargo test --lib cli::reference", path.display());
+        assert!(
+            found == text,
+            "{} is out of date; run UPDATE_REFERENCE=1 cargo test --lib cli::reference",
+            path.display()
+        );
     }
 
     #[test]

@@ -4,20 +4,32 @@ use crate::api::{ItemPhase, Phase, Reason};
 use crate::telemetry::metrics::{LATENCIES, metrics};
 
 /// The kinds that the controller writes.
-pub const WRITTEN: &[&str] = &[
-    "FalcoRule", "FalcoMacro", "FalcoList", "FalcoRulesFile", "FalcoBundle", "FalcoCatalog", "Event", "Lease",
-];
+pub const WRITTEN: &[&str] =
+    &["FalcoRule", "FalcoMacro", "FalcoList", "FalcoRulesFile", "FalcoBundle", "FalcoCatalog", "Event", "Lease"];
 /// The kinds that the controller watches.
 pub const WATCHED: &[&str] = &[
-    "FalcoRule", "FalcoMacro", "FalcoList", "FalcoRulesFile", "FalcoBundle", "FalcoNode", "FalcoCatalog", "Namespace",
-    "Pod", "DaemonSet",
+    "FalcoRule",
+    "FalcoMacro",
+    "FalcoList",
+    "FalcoRulesFile",
+    "FalcoBundle",
+    "FalcoNode",
+    "FalcoCatalog",
+    "Namespace",
+    "Pod",
+    "DaemonSet",
 ];
 const VERBS: &[&str] = &["create", "update", "patch", "delete"];
 const OUTCOMES: &[&str] = &["written", "conflict", "forbidden", "not_found", "timeout", "failed"];
 /// The states in which a rule is counted, in words for a label.
 pub const ITEM_PHASES: &[ItemPhase] = &[
-    ItemPhase::Pending, ItemPhase::RollingOut, ItemPhase::Active, ItemPhase::Degraded, ItemPhase::Rejected,
-    ItemPhase::RolledBack, ItemPhase::Inactive,
+    ItemPhase::Pending,
+    ItemPhase::RollingOut,
+    ItemPhase::Active,
+    ItemPhase::Degraded,
+    ItemPhase::Rejected,
+    ItemPhase::RolledBack,
+    ItemPhase::Inactive,
 ];
 
 /// The word for an item's phase, as the API writes it.

@@ -76,7 +76,11 @@ fn route(telemetry: &Telemetry, request: &Request<Incoming>) -> Answer {
             }
             match TextEncoder::new().encode_to_string(&telemetry.registry.gather()) {
                 Ok(text) => answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text),
-                Err(err) => answer(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", format!("cannot write the metrics: {err}\n")),
+                Err(err) => answer(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "text/plain",
+                    format!("cannot write the metrics: {err}\n"),
+                ),
             }
         }
         _ => answer(StatusCode::NOT_FOUND, "text/plain", "there are /metrics, /healthz and /readyz\n"),
@@ -166,7 +170,10 @@ mod tests {
 
     async fn get(address: std::net::SocketAddr, request: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        stream
+            .write_all(format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
+            .await
+            .unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
         text
@@ -183,7 +190,8 @@ mod tests {
         registry.register(Box::new(asked.clone())).unwrap();
         let refresh: Arc<dyn Fn() + Send + Sync> = Arc::new(move || asked.inc());
         let stop = CancellationToken::new();
-        let server = tokio::spawn(run(listener, Telemetry { registry, readiness, refresh: Some(refresh) }, stop.clone()));
+        let server =
+            tokio::spawn(run(listener, Telemetry { registry, readiness, refresh: Some(refresh) }, stop.clone()));
 
         assert!(get(address, "GET /healthz").await.starts_with("HTTP/1.1 200"));
         let unready = get(address, "GET /readyz").await;

@@ -4,9 +4,8 @@
 use prometheus::{IntGaugeVec, Opts, Registry};
 
 /// Buckets for what takes from a moment to minutes: reloads, rollouts.
-pub const LATENCIES: &[f64] = &[
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
-];
+pub const LATENCIES: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 
 /// A metric family as its table declares it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +105,10 @@ pub fn reference(sections: &[(&str, Vec<Family>)]) -> String {
         text.push('\n');
     }
     text.push_str("## Both\n\n");
-    text.push_str(&format!("| metric | kind | labels | what it says |\n|---|---|---|---|\n| `{}` | gauge | `version` | {} |\n", BUILD.0, BUILD.1));
+    text.push_str(&format!(
+        "| metric | kind | labels | what it says |\n|---|---|---|---|\n| `{}` | gauge | `version` | {} |\n",
+        BUILD.0, BUILD.1
+    ));
     text.push_str("\nAnd the usual metrics of the process itself: `process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_virtual_memory_bytes`, `process_open_fds`, `process_max_fds`, `process_start_time_seconds`, `process_threads`.\n");
     text
 }
@@ -247,7 +249,8 @@ pub(crate) mod tests {
             if family.help.is_empty() || !family.help.ends_with('.') {
                 complain("the help is not a sentence");
             }
-            let words = ["_milliseconds", "_ms", "_minutes", "_hours", "_percent", "_kilobytes", "_count", "_sum", "_bucket"];
+            let words =
+                ["_milliseconds", "_ms", "_minutes", "_hours", "_percent", "_kilobytes", "_count", "_sum", "_bucket"];
             if words.iter().any(|word| family.name.trim_end_matches("_total").ends_with(word)) {
                 complain("the unit is not a base unit, or the suffix is reserved");
             }

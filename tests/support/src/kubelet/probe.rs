@@ -67,10 +67,10 @@ async fn once(probe: &Probe, container: &Container, address: &str) -> Result<()>
             .header("Host", format!("{host}:{port}"))
             .header("User-Agent", "kube-probe/stand-in")
             .body(Empty::<Bytes>::new())?;
-        let status = tokio::select! {
-            answer = sender.send_request(request) => answer?.status(),
-            ended = connection => bail!("the connection ended without an answer: {ended:?}"),
-        };
+        // The sender goes with its answer, so that the connection ends too.
+        let ask = async move { Ok::<_, hyper::Error>(sender.send_request(request).await?.status()) };
+        let (status, _) = tokio::join!(ask, connection);
+        let status = status?;
         ensure!((200..400).contains(&status.as_u16()), "HTTP probe failed with statuscode: {}", status.as_u16());
         return Ok(());
     }
