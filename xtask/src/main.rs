@@ -1,6 +1,12 @@
 //! The project's own tasks.
 
+mod bench;
+mod demo;
+mod steps;
+mod test;
+
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -16,19 +22,28 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Shows the product at work in a real cluster on this machine, from `kubectl apply` to the nodes' files.
+    Demo(demo::Args),
+    /// Builds all that the tests need, and runs them.
+    Test(test::Args),
+    /// Measures the product in a real cluster: times, API writes, memory.
+    Bench(bench::Args),
     /// Builds the pinned tools into the cache, as far as they are not there yet.
     Tools {
         /// Prometheus and promtool too.
         #[arg(long)]
         prometheus: bool,
-        /// Take binaries from this folder instead of building them.
+        /// Take binaries from this folder, as far as it has them, instead of building them.
         #[arg(long, value_name = "DIR")]
         adopt: Option<PathBuf>,
     },
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     match Cli::parse().task {
+        Task::Demo(args) => demo::run(&args)?,
+        Task::Test(args) => return test::run(&args),
+        Task::Bench(args) => bench::run(&args)?,
         Task::Tools { prometheus, adopt: from } => {
             let mut wanted = Tool::CLUSTER.to_vec();
             if prometheus {
@@ -36,14 +51,14 @@ fn main() -> Result<()> {
             }
             if let Some(from) = from {
                 for &tool in wanted.iter().filter(|tool| from.join(tool.name()).is_file()) {
-                    println!("{}", adopt(&cache_dir()?, tool, &from.join(tool.name()))?.display());
+                    adopt(&cache_dir()?, tool, &from.join(tool.name()))?;
                 }
             }
             let tools = Tools::ensure(&wanted)?;
             for tool in wanted {
                 println!("{}", tools.path(tool)?.display());
             }
-            Ok(())
         }
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -193,14 +193,14 @@ fn ensure_one(cache: &Path, tool: Tool, say: &mut dyn FnMut(&str)) -> Result<Pat
     }
     let begun = Instant::now();
     say(&format!("{} {}: building (once)", tool.name(), recipe.version));
-    build(tool, &recipe, &path, &mut |elapsed| {
+    build(tool, &recipe, &path, &lock, &mut |elapsed| {
         say(&format!("{} {}: still building after {}", tool.name(), recipe.version, seconds(elapsed)));
     })?;
     say(&format!("{} {}: built in {}", tool.name(), recipe.version, seconds(begun.elapsed())));
     Ok(path)
 }
 
-fn build(tool: Tool, recipe: &Recipe, path: &Path, still: &mut dyn FnMut(Duration)) -> Result<()> {
+fn build(tool: Tool, recipe: &Recipe, path: &Path, lock: &File, still: &mut dyn FnMut(Duration)) -> Result<()> {
     // Go's own cache resumes what was interrupted; the name that is looked for appears only when the file is whole.
     let partial = path.with_extension("partial");
     let log_path = path.with_extension("log");
@@ -213,7 +213,8 @@ fn build(tool: Tool, recipe: &Recipe, path: &Path, still: &mut dyn FnMut(Duratio
         .current_dir(tool.module_dir())
         .env("CGO_ENABLED", "0")
         .env("GOFLAGS", "-mod=readonly")
-        .stdin(Stdio::null())
+        // The compiler holds the lock too: it may outlive this program, and then nobody builds beside it.
+        .stdin(Stdio::from(lock.try_clone()?))
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()
