@@ -312,3 +312,70 @@ fn nothing_is_left_behind() {
     assert!(pids.into_iter().all(|pid| !alive(pid)));
     assert!(!dir.exists());
 }
+
+/// Not a test of its own: what `even_when_killed_nothing_is_left_behind` starts, and kills.
+#[test]
+#[ignore = "started by another test"]
+fn holder() {
+    let cluster = Cluster::start(&options(1)).unwrap();
+    cluster.apply(&pod("left", "", "sleep 1000 & sleep 1000")).unwrap();
+    wait_ready(&cluster, "left");
+    let mut pids: Vec<_> = cluster.component_pids().into_iter().map(|(_, pid)| pid).collect();
+    pids.extend(cluster.processes("default", "left").unwrap());
+    let held = serde_json::json!({"dir": cluster.dir(), "pids": pids});
+    std::fs::write(std::env::var("HELD").unwrap(), held.to_string()).unwrap();
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn even_when_killed_nothing_is_left_behind() {
+    let told = tempfile::NamedTempFile::new().unwrap();
+    let mut holder = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "holder", "--ignored"])
+        .env("HELD", told.path())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let held: serde_json::Value = wait::until("the holder has a cluster", LIMIT, || {
+        Ok(serde_json::from_str(&std::fs::read_to_string(told.path())?)?)
+    })
+    .unwrap();
+    let pids: Vec<i32> = serde_json::from_value(held["pids"].clone()).unwrap();
+    assert!(pids.len() > 5 && pids.iter().all(|pid| alive(*pid)), "{held}");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    wait::until("everything is gone", LIMIT, || {
+        let left: Vec<_> = pids.iter().filter(|pid| alive(**pid)).collect();
+        ensure!(left.is_empty(), "these processes are left: {left:?}");
+        ensure!(!Path::new(held["dir"].as_str().unwrap()).exists(), "the folder is left");
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn containers_may_share_their_processes() {
+    let cluster = Cluster::start(&options(1)).unwrap();
+    let both = pod("both", "shareProcessNamespace: true,", "trap 'echo heard' USR1; while :; do sleep 0.05; done")
+        .replace("containers: [", "containers: [{name: beside, image: tool, command: [sh, -c, \"while :; do grep -lz heard /proc/[0-9]*/cmdline | cut -d/ -f3 | xargs -r kill -USR1; sleep 0.2; done\"]}, ");
+    cluster.apply(&both).unwrap();
+    wait_ready(&cluster, "both");
+    wait::until("one container signals the other", LIMIT, || {
+        ensure!(cluster.logs("default", "both")?.contains("heard"));
+        Ok(())
+    })
+    .unwrap();
+    let pids = cluster.processes("default", "both").unwrap();
+    cluster.signal("default", "both", Some("main"), Signal::SIGKILL).unwrap();
+    wait::until("the container was started again", LIMIT, || {
+        let path = "jsonpath={.status.containerStatuses[?(@.name=='main')].restartCount}";
+        let seen = cluster.kubectl(&["get", "pod", "both", "-o", path])?;
+        ensure!(seen == "1", "{seen}");
+        Ok(())
+    })
+    .unwrap();
+    cluster.kubectl(&["delete", "pod", "both", "--grace-period=1"]).unwrap();
+    assert!(pids.into_iter().all(|pid| !alive(pid)));
+}

@@ -41,6 +41,8 @@ pub struct Running {
     report: watch::Sender<Report>,
     /// The containers' processes, by container.
     processes: Mutex<BTreeMap<String, Arc<Process>>>,
+    /// Holds the process namespace that the containers share, if they do.
+    pause: Mutex<Option<Process>>,
     frozen: AtomicBool,
     task: Mutex<Option<JoinHandle<()>>>,
 }
@@ -78,6 +80,7 @@ impl Running {
             latest: watch::channel(pod).0,
             report: watch::channel(report).0,
             processes: Mutex::new(BTreeMap::new()),
+            pause: Mutex::new(None),
             frozen: AtomicBool::new(false),
             task: Mutex::new(None),
         });
@@ -113,6 +116,7 @@ impl Running {
         for process in all.values() {
             process.kill();
         }
+        self.pause.lock().unwrap_or_else(PoisonError::into_inner).take();
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 
@@ -285,7 +289,8 @@ impl Running {
         let host = self.host();
         let log = self.log(container);
         let at = (self.address.as_str(), host.as_str());
-        let command = sandbox::prepare(&self.machine, &pod, container, &dir, volumes, &self.node, at).await?;
+        let shared = self.shared_namespace(&pod).await?;
+        let command = sandbox::prepare(&self.machine, &pod, container, &dir, volumes, &self.node, at, shared).await?;
         if let Some(logs) = log.parent() {
             std::fs::create_dir_all(logs)?;
         }
@@ -295,6 +300,27 @@ impl Running {
         let process = Arc::new(Process::start(&command, &log, &self.machine.guardian)?);
         processes.insert(container.name.clone(), process.clone());
         Ok(process)
+    }
+
+    /// The holder of the namespace that the pod's containers share; it is started with the first of them.
+    async fn shared_namespace(&self, pod: &Pod) -> Result<Option<Pid>> {
+        if pod.spec.as_ref().and_then(|spec| spec.share_process_namespace) != Some(true) {
+            return Ok(None);
+        }
+        loop {
+            {
+                let mut pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
+                anyhow::ensure!(!self.frozen.load(Ordering::SeqCst), "the node's power is off");
+                if pause.as_ref().is_none_or(|running| running.exited().is_some()) {
+                    let log = self.machine.dir.join("logs/pause.log");
+                    *pause = Some(Process::start(&sandbox::pause(), &log, &self.machine.guardian)?);
+                }
+                if let Some(first) = pause.as_ref().and_then(first) {
+                    return Ok(Some(first));
+                }
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 
     fn log(&self, container: &Container) -> PathBuf {
@@ -350,6 +376,7 @@ impl Running {
         let all: Vec<_> = self.processes().iter().map(|(name, it)| (name.clone(), it.clone())).collect();
         let exits = join_all(all.iter().map(|(_, process)| end(process, grace))).await;
         self.processes().clear();
+        self.pause.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.report.send_modify(|report| {
             for ((name, _), exit) in all.iter().zip(exits) {
                 let found = report.containers.iter_mut().chain(&mut report.inits).find(|it| it.name == *name);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::ResourceExt;
+use nix::unistd::Pid;
 
 use super::Machine;
 use super::env::{environment, expand};
@@ -20,7 +21,9 @@ struct Mount {
     read_only: bool,
 }
 
-/// Writes what starts a container, and returns the command for it.
+/// Writes what starts a container, and returns the command for it; `shared` is the holder of the process namespace
+/// that all containers of the pod share.
+#[allow(clippy::too_many_arguments)] // each is a fact of its own
 pub async fn prepare(
     machine: &Machine,
     pod: &Pod,
@@ -29,6 +32,7 @@ pub async fn prepare(
     volumes: &BTreeMap<String, PathBuf>,
     node: &str,
     at: (&str, &str),
+    shared: Option<Pid>,
 ) -> Result<Vec<String>> {
     let reference = container.image.as_deref().unwrap_or_default();
     let image = machine
@@ -77,13 +81,34 @@ pub async fn prepare(
     fs::create_dir_all(dir.join("root"))?;
     let path = dir.join("start.sh");
     fs::write(&path, text)?;
-    let mut command = vec!["unshare".to_owned()];
+    let script = path.display().to_string();
+    Ok(match shared {
+        Some(pause) => {
+            let target = pause.to_string();
+            let user = if nix::unistd::geteuid().is_root() { "--pid" } else { "--user" };
+            let enter =
+                ["nsenter", "--target", &target, user, "--pid", "--", "unshare", "--mount", "--", "sh", &script];
+            enter.map(str::to_owned).to_vec()
+        }
+        None => isolated(&["--mount"], &["sh", &script]),
+    })
+}
+
+/// What holds the process namespace of a pod whose containers share one: process 1 is nobody's, as in any cluster.
+pub fn pause() -> Vec<String> {
+    isolated(&[], &["sleep", "infinity"])
+}
+
+/// A command in a process namespace of its own, which ends with it.
+fn isolated(more: &[&str], command: &[&str]) -> Vec<String> {
+    let mut words = vec!["unshare"];
     if !nix::unistd::geteuid().is_root() {
-        command.extend(["--user", "--map-root-user"].map(str::to_owned));
+        words.extend(["--user", "--map-root-user"]);
     }
-    command.extend(["--mount", "--pid", "--fork", "--kill-child=KILL", "--", "sh"].map(str::to_owned));
-    command.push(path.display().to_string());
-    Ok(command)
+    words.extend(more);
+    words.extend(["--pid", "--fork", "--kill-child=KILL", "--"]);
+    words.extend(command);
+    words.into_iter().map(str::to_owned).collect()
 }
 
 /// The shell script that makes the root and becomes the container's command. The root is entered first and filled
