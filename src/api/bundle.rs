@@ -86,7 +86,7 @@ impl BundleFile {
 
 /// Lower-case hexadecimal SHA-256.
 fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// What is under way, and which nodes take part.

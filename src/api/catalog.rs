@@ -3,6 +3,7 @@
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// What a Falco installation offers to rules. The name is made of the digest of the content, so that all nodes with the
 /// same installation share one object and nobody can put another content under a known name.
@@ -54,6 +55,22 @@ pub struct FalcoCatalogSpec {
     pub rule_matching: Option<String>,
 }
 
+impl FalcoCatalogSpec {
+    /// The name of the object that holds this content: Falco's version, for people, and the digest of the content. An
+    /// object with another name than this was not made by an agent of ours, or was tampered with.
+    #[must_use]
+    pub fn object_name(&self) -> String {
+        // A spec always serializes: it holds nothing but texts, and its keys are texts too.
+        let content = serde_json::to_vec(self).unwrap_or_default();
+        let digest: String = Sha256::digest(&content).iter().take(10).map(|byte| format!("{byte:02x}")).collect();
+        let version: String = self.falco_version.chars().filter(|c| c.is_ascii_digit() || *c == '.').take(16).collect();
+        match version.trim_matches('.') {
+            "" => format!("falco-{digest}"),
+            version => format!("falco-{version}-{digest}"),
+        }
+    }
+}
+
 /// A filter field.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "camelCase")]
@@ -85,4 +102,23 @@ pub struct CatalogItem {
     pub name: String,
     /// Its condition, or its items, one a line.
     pub text: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_follows_the_content() {
+        let one = FalcoCatalogSpec { falco_version: "0.44.1".into(), ..Default::default() };
+        let two = FalcoCatalogSpec { rules: vec!["a".into()], ..one.clone() };
+        assert!(one.object_name().starts_with("falco-0.44.1-"));
+        assert_ne!(one.object_name(), two.object_name());
+        let odd = FalcoCatalogSpec { falco_version: "..x/..".into(), ..Default::default() };
+        assert!(
+            odd.object_name().strip_prefix("falco-").is_some_and(|digest| digest.len() == 20),
+            "{}",
+            odd.object_name()
+        );
+    }
 }

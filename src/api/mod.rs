@@ -4,6 +4,9 @@
 //! Every reader decodes leniently: unknown fields are dropped, unknown enum values become an `Unknown` variant, and a
 //! spec that does not decode concerns that one object only (see [`kube::core::DeserializeGuard`]).
 
+// One printer column after another looks like a repetition to the lint; kube's derive wants them so.
+#![allow(clippy::duplicated_attributes)]
+
 mod authored;
 mod bundle;
 mod catalog;

@@ -213,7 +213,7 @@ pub fn take_from_sum(sum: &mut [u8; 32], namespace: &str, hash: &str) {
 /// A sum as reports write it: 64 lower-case hexadecimal digits.
 #[must_use]
 pub fn sum_text(sum: &[u8; 32]) -> String {
-    sum.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(sum)
 }
 
 fn term(namespace: &str, hash: &str) -> [u8; 32] {
@@ -232,11 +232,17 @@ mod tests {
     fn a_sum_does_not_depend_on_the_order_and_taking_away_undoes_adding() {
         let (mut one, mut two) = ([0; 32], [0; 32]);
         let files = [("a", "ff"), ("b", "00"), ("c", "12")];
-        files.iter().for_each(|(ns, hash)| add_to_sum(&mut one, ns, hash));
-        files.iter().rev().for_each(|(ns, hash)| add_to_sum(&mut two, ns, hash));
+        for (ns, hash) in files {
+            add_to_sum(&mut one, ns, hash);
+        }
+        for (ns, hash) in files.into_iter().rev() {
+            add_to_sum(&mut two, ns, hash);
+        }
         assert_eq!(one, two);
         assert_ne!(one, [0; 32]);
-        files.iter().for_each(|(ns, hash)| take_from_sum(&mut one, ns, hash));
+        for (ns, hash) in files {
+            take_from_sum(&mut one, ns, hash);
+        }
         assert_eq!(one, [0; 32]);
     }
 }

@@ -1,10 +1,14 @@
 //! The command line: one definition from which parsing, help, completions and the reference page come.
 
 mod crd;
+pub mod reference;
+mod runtime;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+pub use runtime::{runtime, shutdown_on_signals};
 
 /// Falco rules owned by the developers whose workloads they watch.
 #[derive(Parser, Debug)]
@@ -24,6 +28,8 @@ enum Command {
 /// or a failure, 2 for what could not be read or was asked for wrongly.
 #[must_use]
 pub fn run() -> ExitCode {
+    // Two providers are never compiled in, but rustls would only find that out at the first connection.
+    let _already = rustls::crypto::ring::default_provider().install_default();
     let outcome = match Cli::parse().command {
         Command::Crd(args) => crd::run(&args),
     };

@@ -1,0 +1,121 @@
+//! `cargo xtask bench`: what an edit costs, in a real cluster with the chart installed.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use futures::{StreamExt, TryStreamExt};
+use kube::ResourceExt;
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::runtime::watcher;
+use test_cluster::tools::seconds;
+use test_cluster::{Cluster, Product, Release, audit};
+
+use crate::steps::Steps;
+
+/// How much.
+#[derive(clap::Args)]
+pub struct Args {
+    /// How many nodes the cluster has.
+    #[arg(long, default_value_t = 3)]
+    nodes: usize,
+    /// How many edits are measured.
+    #[arg(long, default_value_t = 20)]
+    edits: usize,
+}
+
+/// Measures, and prints what was measured.
+pub fn run(args: &Args) -> Result<()> {
+    let mut steps = Steps::new(4);
+    let product = steps.step("the product is built", Product::build)?;
+    let cluster = steps.step("the cluster is up", || Cluster::start(&product.options(args.nodes)))?;
+    println!("    started in {}", seconds(cluster.started_in()));
+    for (name, pid) in cluster.component_pids() {
+        println!("    {name}: {} MiB", resident(pid)? / 1024);
+    }
+    steps.step("the chart is installed", || Release::install(&cluster, "{}\n"))?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    steps.step(&format!("{} edits", args.edits), || {
+        let mut times = Vec::new();
+        let mut mark = cluster.mark();
+        for number in 0..=args.edits {
+            let begun = Instant::now();
+            runtime.block_on(edit(&cluster, args.nodes, number))?;
+            if number == 0 {
+                // The first one makes the rule, and is no edit.
+                mark = cluster.mark();
+            } else {
+                times.push(begun.elapsed());
+            }
+        }
+        times.sort();
+        let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or_default();
+        println!("    apply to Active, {} nodes: p50 {}, p90 {}", args.nodes, millis(at(50)), millis(at(90)));
+        let writes = cluster.writes_since(mark)?;
+        let ours: Vec<_> = writes.into_iter().filter(|event| event.is_by("kube-system/")).collect();
+        let (leases, ours): (Vec<_>, Vec<_>) = ours.into_iter().partition(|event| event.resource.ends_with("/leases"));
+        let ours: Vec<_> = ours.into_iter().filter(|event| event.user.contains("falco")).collect();
+        println!(
+            "    writes per edit: {:.1} ({} of leases beside them)",
+            ours.len() as f64 / args.edits as f64,
+            leases.len()
+        );
+        for (what, times) in audit::count(&ours) {
+            println!("      {what}: {:.1}", times as f64 / args.edits as f64);
+        }
+        Ok(())
+    })?;
+    for component in ["controller", "agent"] {
+        for pod in cluster.pods(&format!("app.kubernetes.io/component={component}"))? {
+            let name = pod.name_any();
+            let pids = cluster.processes(&pod.namespace().unwrap_or_default(), &name)?;
+            let first = *pids.first().context("a pod without a process")?;
+            println!("    {component} {name}: {} KiB resident", resident(first)?);
+        }
+    }
+    println!("    binary (debug): {} KiB", std::fs::metadata(&product.operator)?.len() / 1024);
+    Ok(())
+}
+
+/// Applies an edit, and waits by a watch until it is Active everywhere.
+async fn edit(cluster: &Cluster, nodes: usize, number: usize) -> Result<()> {
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("mumoshu.github.io", "v1alpha1", "FalcoRule"));
+    let api: Api<DynamicObject> = Api::namespaced_with(cluster.client(), "default", &kind);
+    let rule = serde_json::json!({
+        "apiVersion": "mumoshu.github.io/v1alpha1", "kind": "FalcoRule", "metadata": {"name": "bench"},
+        "spec": {
+            "rule": "bench", "desc": "an edit", "condition": format!("container.id != host and proc.name = edit{number}"),
+            "output": "an edit (name=%proc.name)", "priority": "NOTICE",
+        },
+    });
+    let written = api.patch("bench", &PatchParams::apply("bench").force(), &Patch::Apply(&rule)).await?;
+    let generation = written.metadata.generation;
+    let config = watcher::Config::default().fields("metadata.name=bench");
+    let mut seen = watcher(api, config).boxed();
+    let wait = async {
+        while let Some(event) = seen.try_next().await? {
+            let (watcher::Event::Apply(rule) | watcher::Event::InitApply(rule)) = event else { continue };
+            let status = &rule.data["status"];
+            let active = status["phase"] == "Active"
+                && status["loaded"] == format!("{nodes}/{nodes}")
+                && status["observedGeneration"].as_i64() == generation;
+            if active {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("the watch ended")
+    };
+    tokio::time::timeout(Duration::from_mins(1), wait).await.context("not Active within a minute")?
+}
+
+/// Resident memory of a process, in KiB.
+fn resident(pid: i32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kib = line.split_whitespace().next().and_then(|number| number.parse().ok());
+    ensure!(kib.is_some(), "{line}");
+    Ok(kib.unwrap_or(0))
+}
+
+fn millis(duration: Duration) -> String {
+    format!("{} ms", duration.as_millis())
+}
