@@ -189,11 +189,11 @@ fn list(arguments: &Arguments, source: &str) -> Result<u8, Failure> {
         let names: Vec<&str> = shown.iter().map(|field| field.name).collect();
         log::stdout(&format!("{}\n", json!({"fieldnames": names})));
     } else if arguments.format == "json" {
-        log::stdout(&format!("{}\n", json!({"fieldclasses": classes(&shown)})));
+        log::stdout(&format!("{}\n", json!({"fieldclasses": classes(&shown, &catalogue)})));
     } else if arguments.names_only {
         shown.iter().for_each(|field| log::stdout(&format!("{}\n", field.name)));
     } else {
-        for class in classes(&shown) {
+        for class in classes(&shown, &catalogue) {
             log::stdout(&format!(
                 "-------------------------------\nField Class: {}\n\n",
                 class["name"].as_str().unwrap_or_default()
@@ -206,34 +206,39 @@ fn list(arguments: &Arguments, source: &str) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn classes(fields: &[&Field]) -> Vec<serde_json::Value> {
-    let mut names: Vec<&str> = Vec::new();
+fn classes(fields: &[&Field], catalogue: &Catalogue) -> Vec<serde_json::Value> {
+    // What any source has is a class of its own, even under the same name.
+    let mut keys: Vec<(&str, Vec<&str>)> = Vec::new();
     for field in fields {
-        if !names.contains(&field.class) {
-            names.push(field.class);
+        let key = (field.class, field.sources().collect());
+        if !keys.contains(&key) {
+            keys.push(key);
         }
     }
-    let one = |name: &&str| {
-        let members: Vec<&&Field> = fields.iter().filter(|field| field.class == *name).collect();
-        let mut sources: Vec<&str> = members.iter().flat_map(|field| field.sources()).collect();
-        sources.sort_unstable();
-        sources.dedup();
-        let members: Vec<_> = members
+    let one = |(name, sources): &(&str, Vec<&str>)| {
+        let members: Vec<_> = fields
             .iter()
-            .map(|field| {
-                // Libs say only whether an argument is needed, plugins also of which kind.
-                let kinds: Vec<String> = match field.origin {
-                    "libs" => Vec::new(),
-                    _ => field.argument_kind.split('|').map(str::to_uppercase).collect(),
-                };
-                let argument = match field.argument {
-                    "none" => serde_json::Value::Null,
-                    argument => json!({"required": argument == "required", "type": kinds}),
-                };
-                json!({"name": field.name, "type": field.kind, "desc": "", "is_list": field.list(), "argument": argument})
-            })
+            .filter(|field| field.class == *name && field.sources().eq(sources.iter().copied()))
+            .map(|field| described(field))
             .collect();
+        let sources: Vec<&str> = match sources.as_slice() {
+            ["*"] => ["syscall", "k8s_audit"].into_iter().filter(|source| catalogue.has_source(source)).collect(),
+            named => named.to_vec(),
+        };
         json!({"name": name, "desc": "", "event_sources": sources, "fields": members})
     };
-    names.iter().map(one).collect()
+    keys.iter().map(one).collect()
+}
+
+fn described(field: &Field) -> serde_json::Value {
+    // Libs say only whether an argument is needed, plugins also of which kind.
+    let kinds: Vec<String> = match field.origin {
+        "libs" => Vec::new(),
+        _ => field.argument_kind.split('|').map(str::to_uppercase).collect(),
+    };
+    let argument = match field.argument {
+        "none" => serde_json::Value::Null,
+        argument => json!({"required": argument == "required", "type": kinds}),
+    };
+    json!({"name": field.name, "type": field.kind, "desc": "", "is_list": field.list(), "argument": argument})
 }
