@@ -162,6 +162,6 @@ pub fn crash() -> ! {
 /// Waits for good, in the way of a process that has lost its way.
 pub fn hang() -> ! {
     loop {
-        std::thread::sleep(Duration::from_secs(3600));
+        std::thread::sleep(Duration::from_hours(1));
     }
 }

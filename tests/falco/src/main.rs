@@ -18,7 +18,7 @@ mod yaml;
 use std::process::ExitCode;
 
 /// Enough for conditions nested as deep as Falco bears.
-pub(crate) const STACK: usize = 1 << 30;
+pub(crate) const STACK: usize = 256 << 20;
 
 fn main() -> ExitCode {
     // This thread only waits. It must not be the one that a signal finds with its default action while another

@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 const TEARDOWN: Duration = Duration::from_millis(100);
 /// From serving to `/metrics`.
 const OPENING: Duration = Duration::from_millis(10);
+/// For threads that hardly do anything.
+const SMALL_STACK: usize = 256 << 10;
 /// How often the control folder is looked at.
 const LOOK: u16 = 50;
 
@@ -73,10 +75,9 @@ struct Helper {
 }
 
 impl Helper {
-    fn spawn(work: impl FnOnce(UnixStream) + Send + 'static) -> std::io::Result<Self> {
+    fn spawn(stack: usize, work: impl FnOnce(UnixStream) + Send + 'static) -> std::io::Result<Self> {
         let (stop, stopped) = UnixStream::pair()?;
-        // The dry run compiles conditions, whose nesting takes stack.
-        let thread = std::thread::Builder::new().stack_size(crate::STACK).spawn(move || work(stopped))?;
+        let thread = std::thread::Builder::new().stack_size(stack).spawn(move || work(stopped))?;
         Ok(Self { stop, thread: Some(thread) })
     }
 
@@ -113,7 +114,8 @@ fn serve(loaded: Loaded, invocation: &Invocation, control: &Control, process_sta
     if config.watch {
         let (invocation, control, alerts) = (invocation.clone(), control.clone(), Arc::clone(&alerts));
         watcher = Some(
-            Helper::spawn(move |wakes| {
+            // The dry run compiles conditions, whose nesting takes stack.
+            Helper::spawn(crate::STACK, move |wakes| {
                 let watcher = match Watcher::new(alerts.loaded(), wakes) {
                     Ok(watcher) => watcher,
                     Err(error) => return log::line(&format!("Could not watch: {error}")),
@@ -146,7 +148,7 @@ fn serve(loaded: Loaded, invocation: &Invocation, control: &Control, process_sta
     drop(server);
     drop(watcher);
     drop(helpers);
-    std::thread::sleep(TEARDOWN);
+    std::thread::sleep(control.number("teardown", 0).map_or(TEARDOWN, Duration::from_millis));
     Ok(end)
 }
 
@@ -210,13 +212,13 @@ fn spawn_events(
 ) -> std::io::Result<Vec<Helper>> {
     let mut helpers = Vec::new();
     let open = Arc::clone(pages);
-    helpers.push(Helper::spawn(move |stopped| {
+    helpers.push(Helper::spawn(SMALL_STACK, move |stopped| {
         if !pause(&stopped, OPENING) {
             open.open.store(true, Ordering::Release);
         }
     })?);
     if let Some(delay) = crash_after {
-        helpers.push(Helper::spawn(move |stopped| {
+        helpers.push(Helper::spawn(SMALL_STACK, move |stopped| {
             if !pause(&stopped, delay) {
                 control::crash();
             }
@@ -224,7 +226,7 @@ fn spawn_events(
     }
     if let Some(interval) = snapshot_every {
         let alerts = Arc::clone(alerts);
-        helpers.push(Helper::spawn(move |stopped| {
+        helpers.push(Helper::spawn(SMALL_STACK, move |stopped| {
             while !pause(&stopped, interval) {
                 let mut fields = serde_json::Map::new();
                 fields.insert("falco.version".to_owned(), "0.44.1".into());
@@ -235,7 +237,7 @@ fn spawn_events(
     }
     if control.folder().is_some() {
         let (control, alerts) = (control.clone(), Arc::clone(alerts));
-        helpers.push(Helper::spawn(move |stopped| {
+        helpers.push(Helper::spawn(SMALL_STACK, move |stopped| {
             while !pause(&stopped, Duration::from_millis(u64::from(LOOK))) {
                 if control.take("crash-now") {
                     control::crash();

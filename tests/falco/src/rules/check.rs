@@ -331,7 +331,7 @@ fn value(left: &Typed, operator: &str, text: &str, event_type: bool, catalogue: 
     match class(&left.kind) {
         Class::Text if operator == "regex" => regex(text),
         Class::Buffer if matches!(operator, "bcontains" | "bstartswith") => {
-            let hex = text.len() % 2 == 0 && text.bytes().all(|b| b.is_ascii_hexdigit());
+            let hex = text.len().is_multiple_of(2) && text.bytes().all(|b| b.is_ascii_hexdigit());
             if hex {
                 Ok(())
             } else {

@@ -134,12 +134,9 @@ pub fn parse(text: &str) -> Parsed<Expr> {
 /// The longest field or transformer that starts the text, for outputs.
 pub fn operand(text: &str) -> Option<(Operand, usize)> {
     let mut parser = Parser { text, at: 0, depth: 0, last: String::new() };
-    let found = match parser.transform() {
-        Ok(Some(found)) => Some(found),
-        _ => {
-            parser.at = 0;
-            parser.field().ok().flatten()
-        }
+    let found = if let Ok(Some(found)) = parser.transform() { Some(found) } else {
+        parser.at = 0;
+        parser.field().ok().flatten()
     };
     found.map(|found| (found, parser.at))
 }
@@ -299,15 +296,12 @@ impl Parser<'_> {
         while self.byte() == Some(b'.') {
             let dot = self.at;
             self.at += 1;
-            match self.identifier() {
-                Some(part) => {
-                    name = format!("{name}.{part}");
-                    parts += 1;
-                }
-                None => {
-                    self.at = dot;
-                    break;
-                }
+            if let Some(part) = self.identifier() {
+                name = format!("{name}.{part}");
+                parts += 1;
+            } else {
+                self.at = dot;
+                break;
             }
         }
         if parts == 1 {

@@ -653,31 +653,28 @@ impl Reader<'_> {
     /// Fills in the default operators and checks them and the fields.
     fn validated(&mut self, mut exception: Exception, source: &str, unknown_source: bool) -> Read<Exception> {
         let context = exception.context.clone();
-        match &exception.fields {
-            Entry::Many(fields) => {
-                if exception.comps == Entry::Absent {
-                    exception.comps = Entry::Many(vec![Entry::One("=".to_owned()); fields.len()]);
-                }
-                if !matches!(&exception.comps, Entry::Many(comps) if comps.len() == fields.len()) {
-                    return refused("Fields and comps lists must have equal length", &context);
-                }
-                for comp in exception.comps.members() {
-                    if !is_operator(comp.text()) {
-                        return refused(format!("'{}' is not a supported comparison operator", comp.text()), &context);
-                    }
+        if let Entry::Many(fields) = &exception.fields {
+            if exception.comps == Entry::Absent {
+                exception.comps = Entry::Many(vec![Entry::One("=".to_owned()); fields.len()]);
+            }
+            if !matches!(&exception.comps, Entry::Many(comps) if comps.len() == fields.len()) {
+                return refused("Fields and comps lists must have equal length", &context);
+            }
+            for comp in exception.comps.members() {
+                if !is_operator(comp.text()) {
+                    return refused(format!("'{}' is not a supported comparison operator", comp.text()), &context);
                 }
             }
-            _ => {
-                if exception.comps == Entry::Absent {
-                    exception.comps = Entry::One("in".to_owned());
-                }
-                let comp = exception.comps.text();
-                if !(["in", "pmatch", "intersects"].contains(&comp) || comp.contains(' ') && is_operator(comp)) {
-                    return refused(
-                        "When fields is a single value, comps must be one of (in, pmatch, intersects) or a modifier operator (e.g. startswith oneof)",
-                        &context,
-                    );
-                }
+        } else {
+            if exception.comps == Entry::Absent {
+                exception.comps = Entry::One("in".to_owned());
+            }
+            let comp = exception.comps.text();
+            if !(["in", "pmatch", "intersects"].contains(&comp) || comp.contains(' ') && is_operator(comp)) {
+                return refused(
+                    "When fields is a single value, comps must be one of (in, pmatch, intersects) or a modifier operator (e.g. startswith oneof)",
+                    &context,
+                );
             }
         }
         for field in exception.fields.members() {
