@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::config::Config;
-use crate::control::{self, Control, Fault, Phase};
+use crate::control::{Control, Phase};
 use crate::fields::{Catalogue, Field};
 use crate::load::{self, Failure, Invocation};
 use crate::rules::issue::Report;
@@ -12,6 +12,7 @@ use serde_json::json;
 use std::path::PathBuf;
 
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools)] // Each is an option of Falco's.
 struct Arguments {
     invocation: Invocation,
     validate: Vec<String>,
@@ -137,11 +138,9 @@ fn validate(arguments: &Arguments, control: &Control) -> Result<u8, Failure> {
     let config = configuration(arguments)?;
     log::line("Falco version: 0.44.1 (x86_64)");
     let refuse = |rule: &Rule| {
-        control.faults_of_rule(rule).iter().find_map(|fault| match fault {
-            Fault::Refuse => Some("The stand-in for Falco was told to refuse this".to_owned()),
-            Fault::CrashInCheck => control::crash(),
-            _ => None,
-        })
+        let faults = control.faults_of_rule(rule);
+        load::carry_out(&faults, Phase::Check);
+        load::refusal(&faults, Phase::Check)
     };
     let mut loader = Loader::new(&config, Box::new(refuse));
     let mut reports: Vec<Report> = Vec::new();
@@ -150,11 +149,13 @@ fn validate(arguments: &Arguments, control: &Control) -> Result<u8, Failure> {
         let content = load::read(std::path::Path::new(name))?;
         log::line(&format!("   {name}"));
         reports.push(loader.load(name, &content).map_err(|Uncaught(what)| Failure::uncaught(&what))?);
-        if control.faults_of_file(&content).contains(&Fault::Refuse)
+        let faults = control.faults_of_file(&content);
+        load::carry_out(&faults, Phase::Check);
+        if let Some(message) = load::refusal(&faults, Phase::Check)
             && let Some(report) = reports.last_mut()
             && report.ok()
         {
-            report.refuse("The stand-in for Falco was told to refuse this");
+            report.refuse(&message);
         }
     }
     if let Some(message) = loader.unmet_plugins() {
@@ -165,8 +166,10 @@ fn validate(arguments: &Arguments, control: &Control) -> Result<u8, Failure> {
         let results: Vec<_> = reports.iter().map(Report::json).collect();
         log::stdout(&format!("{}\n", json!({"falco_load_results": results})));
     } else {
-        reports.iter().for_each(|report| log::stdout(&report.text()));
-        reports.iter().for_each(|report| log::raw(&report.warning_text()));
+        for report in &reports {
+            log::stdout(&report.text());
+            log::raw(&report.warning_text());
+        }
     }
     if failed {
         let texts: String = reports.iter().filter(|report| !report.ok()).map(Report::text).collect();
@@ -191,7 +194,9 @@ fn list(arguments: &Arguments, source: &str) -> Result<u8, Failure> {
     } else if arguments.format == "json" {
         log::stdout(&format!("{}\n", json!({"fieldclasses": classes(&shown, &catalogue)})));
     } else if arguments.names_only {
-        shown.iter().for_each(|field| log::stdout(&format!("{}\n", field.name)));
+        for field in &shown {
+            log::stdout(&format!("{}\n", field.name));
+        }
     } else {
         for class in classes(&shown, &catalogue) {
             log::stdout(&format!(

@@ -5,6 +5,7 @@
 
 use crate::rules::items::Rule;
 use sha2::{Digest as _, Sha256};
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -147,7 +148,11 @@ fn selects(selector: &str, content: &[u8]) -> bool {
 
 /// In hexadecimal.
 pub fn sha256(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut hex = String::new();
+    for byte in Sha256::digest(content) {
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
 }
 
 fn hostname() -> String {

@@ -120,7 +120,8 @@ pub fn load(invocation: &Invocation, control: &Control, phase: Phase) -> Result<
     Ok(Loaded { config, rules, files, folders, rules_hashes, config_hashes, started, crash_after })
 }
 
-fn refusal(faults: &[Fault], phase: Phase) -> Option<String> {
+/// Why a fault has it refused.
+pub fn refusal(faults: &[Fault], phase: Phase) -> Option<String> {
     faults.iter().find_map(|fault| match (fault, phase) {
         (Fault::Refuse, _) => Some("The stand-in for Falco was told to refuse this".to_owned()),
         (Fault::RefuseAtLoad, Phase::Load) => Some("The stand-in for Falco was told to refuse to load this".to_owned()),
@@ -129,7 +130,7 @@ fn refusal(faults: &[Fault], phase: Phase) -> Option<String> {
 }
 
 /// Crashes, waits or hangs; when to crash later.
-fn carry_out(faults: &[Fault], phase: Phase) -> Option<Duration> {
+pub fn carry_out(faults: &[Fault], phase: Phase) -> Option<Duration> {
     let mut later = None;
     for fault in faults {
         match (fault, phase) {
@@ -174,8 +175,7 @@ pub fn resolve(entries: &[PathBuf]) -> (Vec<PathBuf>, Vec<PathBuf>) {
 }
 
 fn is_rules_file(path: &Path) -> bool {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    (name.ends_with(".yaml") || name.ends_with(".yml")) && path.is_file()
+    path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") && path.is_file()
 }
 
 /// Read again from disk, as Falco does: what has changed since is not what was loaded.

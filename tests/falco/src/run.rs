@@ -75,10 +75,15 @@ struct Helper {
 }
 
 impl Helper {
-    fn spawn(stack: usize, work: impl FnOnce(UnixStream) + Send + 'static) -> std::io::Result<Self> {
-        let (stop, stopped) = UnixStream::pair()?;
-        let thread = std::thread::Builder::new().stack_size(stack).spawn(move || work(stopped))?;
+    fn spawn(stack: usize, stop: UnixStream, work: impl FnOnce() + Send + 'static) -> std::io::Result<Self> {
+        let thread = std::thread::Builder::new().stack_size(stack).spawn(work)?;
         Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// For work that needs little and is given what tells it to stop.
+    fn small(work: impl FnOnce(UnixStream) + Send + 'static) -> std::io::Result<Self> {
+        let (stop, stopped) = UnixStream::pair()?;
+        Self::spawn(SMALL_STACK, stop, move || work(stopped))
     }
 
     fn send(&mut self, byte: u8) {
@@ -112,21 +117,16 @@ fn serve(loaded: Loaded, invocation: &Invocation, control: &Control, process_sta
 
     let mut watcher = None;
     if config.watch {
+        let (wakes, woken) = UnixStream::pair().map_err(words("socketpair"))?;
+        let watching = Watcher::new(alerts.loaded(), woken)?;
         let (invocation, control, alerts) = (invocation.clone(), control.clone(), Arc::clone(&alerts));
-        watcher = Some(
-            // The dry run compiles conditions, whose nesting takes stack.
-            Helper::spawn(crate::STACK, move |wakes| {
-                let watcher = match Watcher::new(alerts.loaded(), wakes) {
-                    Ok(watcher) => watcher,
-                    Err(error) => return log::line(&format!("Could not watch: {error}")),
-                };
-                let mut check = || dry_run(&invocation, &control, &alerts);
-                if watcher.run(&control, &mut check) {
-                    let _ = restart_sender.write_all(b"r");
-                }
-            })
-            .map_err(words("watcher"))?,
-        );
+        let work = move || {
+            if watching.run(&control, &mut || dry_run(&invocation, &control, &alerts)) {
+                let _ = restart_sender.write_all(b"r");
+            }
+        };
+        // The dry run compiles conditions, whose nesting takes stack.
+        watcher = Some(Helper::spawn(crate::STACK, wakes, work).map_err(words("watcher"))?);
     }
     let server = if config.web.enabled && !control.on("never-serve") {
         let server = Server::start(&config.web, Arc::clone(&pages)).map_err(words("unable to create webserver"))?;
@@ -189,8 +189,8 @@ fn wait(signals: &SignalFd, restart: &UnixStream, watcher: &mut Option<Helper>) 
                         watcher.send(wake::FORCED);
                     }
                 }
-                Ok(Signal::SIGTERM | Signal::SIGINT) => {
-                    log::line("SIGINT received, exiting...");
+                Ok(signal @ (Signal::SIGTERM | Signal::SIGINT)) => {
+                    log::line(&format!("{signal} received, exiting..."));
                     return End::Terminated;
                 }
                 _ => {}
@@ -212,13 +212,13 @@ fn spawn_events(
 ) -> std::io::Result<Vec<Helper>> {
     let mut helpers = Vec::new();
     let open = Arc::clone(pages);
-    helpers.push(Helper::spawn(SMALL_STACK, move |stopped| {
+    helpers.push(Helper::small(move |stopped| {
         if !pause(&stopped, OPENING) {
             open.open.store(true, Ordering::Release);
         }
     })?);
     if let Some(delay) = crash_after {
-        helpers.push(Helper::spawn(SMALL_STACK, move |stopped| {
+        helpers.push(Helper::small(move |stopped| {
             if !pause(&stopped, delay) {
                 control::crash();
             }
@@ -226,7 +226,7 @@ fn spawn_events(
     }
     if let Some(interval) = snapshot_every {
         let alerts = Arc::clone(alerts);
-        helpers.push(Helper::spawn(SMALL_STACK, move |stopped| {
+        helpers.push(Helper::small(move |stopped| {
             while !pause(&stopped, interval) {
                 let mut fields = serde_json::Map::new();
                 fields.insert("falco.version".to_owned(), "0.44.1".into());
@@ -237,12 +237,14 @@ fn spawn_events(
     }
     if control.folder().is_some() {
         let (control, alerts) = (control.clone(), Arc::clone(alerts));
-        helpers.push(Helper::spawn(SMALL_STACK, move |stopped| {
+        helpers.push(Helper::small(move |stopped| {
             while !pause(&stopped, Duration::from_millis(u64::from(LOOK))) {
                 if control.take("crash-now") {
                     control::crash();
                 }
-                told_events(&control).iter().for_each(|event| alerts.happened(event));
+                for event in told_events(&control) {
+                    alerts.happened(&event);
+                }
             }
         })?);
     }

@@ -8,7 +8,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::io::Read as _;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::PathBuf;
 
 /// What wakes the watcher besides file events: one byte each.
 pub mod wake {
@@ -28,20 +28,25 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Watches what Falco would; what is absent now is never watched.
-    pub fn new(loaded: &Loaded, wakes: UnixStream) -> nix::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+    /// Watches what Falco would; what is absent now is never watched. A file that went between its load and now is
+    /// fatal.
+    pub fn new(loaded: &Loaded, wakes: UnixStream) -> Result<Self, String> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)
+            .map_err(|error| format!("could not initialize inotify handler: {error}"))?;
         let file = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_DELETE_SELF;
         let folder = AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_DELETE
             | AddWatchFlags::IN_MOVED_FROM
             | AddWatchFlags::IN_MOVED_TO;
-        let add = |path: &Path, mask| {
-            // A file that went between load and watch stays unwatched, as with Falco.
-            let _ = inotify.add_watch(path, mask);
+        let add = |path: &PathBuf, mask| {
+            inotify.add_watch(path, mask).map_err(|error| format!("could not watch {}: {error}", path.display()))
         };
-        loaded.config.hashed.iter().chain(&loaded.files).for_each(|path| add(path, file));
-        loaded.config.folders.iter().chain(&loaded.folders).for_each(|path| add(path, folder));
+        for path in loaded.config.hashed.iter().chain(&loaded.files) {
+            add(path, file)?;
+        }
+        for path in loaded.config.folders.iter().chain(&loaded.folders) {
+            add(path, folder)?;
+        }
         Ok(Self { inotify, wakes })
     }
 

@@ -104,7 +104,7 @@ fn dotted(name: &str, argument: Option<&str>, source: &str, catalogue: &Catalogu
             "evt.arg" | "evt.rawarg" => match Catalogue::event_argument(suffix) {
                 Some(types) if prefix == "evt.rawarg" => {
                     let types: Vec<&str> = types.split(',').collect();
-                    kind = (*types.last().unwrap_or(&"CHARBUF")).to_owned();
+                    (*types.last().unwrap_or(&"CHARBUF")).clone_into(&mut kind);
                 }
                 Some(_) => {}
                 None if Catalogue::event_argument_prefix(suffix) => return nonexistent(name, argument),
@@ -381,13 +381,15 @@ fn network(text: &str) -> Checked<()> {
     }
 }
 
+/// Services that a machine without /etc/services still knows.
+const USUAL: [&str; 12] =
+    ["http", "https", "ssh", "domain", "ftp", "smtp", "telnet", "ntp", "snmp", "ldap", "imap2", "pop3"];
+
 fn port(text: &str) -> Checked<()> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         // What does not fit an int is thrown past everybody who would report it.
         return if text.parse::<i32>().is_ok() { Ok(()) } else { Err(format!("{UNCAUGHT}stoi")) };
     }
-    const USUAL: [&str; 12] =
-        ["http", "https", "ssh", "domain", "ftp", "smtp", "telnet", "ntp", "snmp", "ldap", "imap2", "pop3"];
     let services = std::fs::read_to_string("/etc/services").unwrap_or_default();
     let known = services.lines().any(|line| {
         let line = line.split('#').next().unwrap_or_default();

@@ -7,6 +7,7 @@ use super::items::{Entry, Items, Rule};
 use super::output;
 use crate::fields::Catalogue;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt::Write as _;
 
 /// Text that configuration adds to a rule's output, and fields and formats that it adds to the JSON.
 #[derive(Clone, Debug, Default)]
@@ -293,7 +294,8 @@ fn compile_output(rule: &Rule, additions: &Additions, catalogue: &Catalogue, don
     if text.contains("%container.info") {
         let message = "%container.info is deprecated and no more useful, and will be dropped by Falco 1.0.0. The container plugin will automatically add required fields to the output message.";
         done.warnings.push(Issue::new(Code::DeprecatedItem, message, &rule.output_context));
-        text = text.replace("%container.info", "").trim().to_owned();
+        text = text.replace("%container.info", "");
+        text = text.trim().into();
     }
     for name in ["evt.dir", "evt.latency"] {
         if text.contains(name) {
@@ -337,8 +339,8 @@ fn with_exceptions(rule: &Rule) -> Result<String, Issue> {
                     _ => return refuse("Expected values array to contain a list of strings"),
                 }
             }
-            text +=
-                &format!(" and not ({} {} ({}))", exception.fields.text(), exception.comps.text(), values.join(", "));
+            let (field, comp) = (exception.fields.text(), exception.comps.text());
+            let _ = write!(text, " and not ({field} {comp} ({}))", values.join(", "));
             continue;
         };
         let comps = exception.comps.members();
@@ -361,7 +363,7 @@ fn with_exceptions(rule: &Rule) -> Result<String, Issue> {
                 .collect();
             tuples.push(format!("({})", parts.join(" and ")));
         }
-        text += &format!(" and not ({})", tuples.join(" or "));
+        let _ = write!(text, " and not ({})", tuples.join(" or "));
     }
     Ok(text)
 }

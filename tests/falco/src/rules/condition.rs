@@ -1,5 +1,7 @@
 //! The condition language's grammar, character by character as Falco's own parser reads it.
 
+use super::lexer::{Lexer, Parsed};
+
 /// Parentheses nested deeper than this overflow Falco's stack and kill it; so they do here.
 const FATAL_DEPTH: usize = 8_150;
 
@@ -117,11 +119,9 @@ const STRING_OPERATORS: [&str; 12] = [
 ];
 const LIST_OPERATORS: [&str; 3] = ["intersects", "in", "pmatch"];
 
-type Parsed<T> = Result<T, SyntaxError>;
-
 /// Reads a condition whose lists have been put in already.
 pub fn parse(text: &str) -> Parsed<Expr> {
-    let mut parser = Parser { text, at: 0, depth: 0, last: String::new() };
+    let mut parser = Lexer::new(text);
     parser.blank();
     let expr = parser.or()?;
     parser.blank();
@@ -133,76 +133,17 @@ pub fn parse(text: &str) -> Parsed<Expr> {
 
 /// The longest field or transformer that starts the text, for outputs.
 pub fn operand(text: &str) -> Option<(Operand, usize)> {
-    let mut parser = Parser { text, at: 0, depth: 0, last: String::new() };
-    let found = if let Ok(Some(found)) = parser.transform() { Some(found) } else {
+    let mut parser = Lexer::new(text);
+    let found = if let Ok(Some(found)) = parser.transform() {
+        Some(found)
+    } else {
         parser.at = 0;
         parser.field().ok().flatten()
     };
     found.map(|found| (found, parser.at))
 }
 
-struct Parser<'a> {
-    text: &'a str,
-    at: usize,
-    depth: usize,
-    last: String,
-}
-
-fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 8)
-}
-
-impl Parser<'_> {
-    fn rest(&self) -> &str {
-        self.text.get(self.at..).unwrap_or_default()
-    }
-
-    fn byte(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
-    }
-
-    fn position(&self) -> Position {
-        let before = self.text.get(..self.at).unwrap_or_default();
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        Position { line: before.matches('\n').count() + 1, column: self.at - line_start + 1, offset: self.at }
-    }
-
-    fn error<T>(&self, message: impl Into<String>) -> Parsed<T> {
-        Err(SyntaxError { message: message.into(), position: self.position() })
-    }
-
-    fn blank(&mut self) -> bool {
-        let start = self.at;
-        while self.byte().is_some_and(is_blank) {
-            self.at += 1;
-        }
-        self.at > start
-    }
-
-    fn token(&mut self, token: &str) -> bool {
-        let found = self.rest().starts_with(token);
-        if found {
-            self.at += token.len();
-            self.last = token.to_owned();
-        }
-        found
-    }
-
-    fn word(&mut self, accepts: impl Fn(usize, char) -> bool) -> Option<String> {
-        let length =
-            self.rest().char_indices().find(|(at, c)| !accepts(*at, *c)).map_or(self.rest().len(), |(at, _)| at);
-        (length > 0).then(|| {
-            let word = self.rest().get(..length).unwrap_or_default().to_owned();
-            self.at += length;
-            self.last.clone_from(&word);
-            word
-        })
-    }
-
-    fn identifier(&mut self) -> Option<String> {
-        self.word(|at, c| c.is_ascii_alphabetic() || at > 0 && (c.is_ascii_digit() || c == '_'))
-    }
-
+impl Lexer<'_> {
     /// Several operands joined by one keyword, of which each may follow it directly in parentheses.
     fn chain(&mut self, keyword: &str, part: fn(&mut Self) -> Parsed<Expr>) -> Parsed<Vec<Expr>> {
         let mut parts = vec![part(self)?];
@@ -336,7 +277,7 @@ impl Parser<'_> {
             if !self.token(&format!("{name}(")) {
                 continue;
             }
-            self.last = name.to_owned();
+            name.clone_into(&mut self.last);
             self.blank();
             let mut arguments = vec![self.argument()?];
             self.blank();
@@ -394,92 +335,6 @@ impl Parser<'_> {
         self.error(expected)
     }
 
-    fn number(&mut self) -> Option<String> {
-        let bytes = self.rest().as_bytes();
-        let digits = |from: usize| bytes.iter().skip(from).take_while(|b| b.is_ascii_digit()).count();
-        let length = if bytes.len() > 2 && bytes.starts_with(b"0x") || bytes.starts_with(b"0X") {
-            let hex = bytes.iter().skip(2).take_while(|b| b.is_ascii_hexdigit()).count();
-            if hex == 0 { 1 } else { 2 + hex }
-        } else {
-            let sign = usize::from(matches!(bytes.first(), Some(b'+' | b'-')));
-            let mut at = sign + digits(sign);
-            if at == sign {
-                return None;
-            }
-            if bytes.get(at) == Some(&b'.') {
-                at += 1;
-                at += digits(at);
-            }
-            if matches!(bytes.get(at), Some(b'e' | b'E')) && matches!(bytes.get(at + 1), Some(b'+' | b'-')) {
-                let exponent = digits(at + 2);
-                if exponent > 0 {
-                    at += 2 + exponent;
-                }
-            }
-            at
-        };
-        let number = self.rest().get(..length)?.to_owned();
-        self.at += length;
-        self.last.clone_from(&number);
-        Some(number)
-    }
-
-    /// A quoted string; the closing quote is the first one without a backslash before it.
-    fn quoted(&mut self) -> Parsed<Option<String>> {
-        let Some(quote @ (b'"' | b'\'')) = self.byte() else { return Ok(None) };
-        let bytes = self.text.as_bytes();
-        let mut end = self.at + 1;
-        loop {
-            match bytes.get(end) {
-                None => return Ok(None),
-                Some(byte) if *byte == quote && bytes.get(end - 1) != Some(&b'\\') => break,
-                Some(_) => end += 1,
-            }
-        }
-        let inner = self.text.get(self.at + 1..end).unwrap_or_default();
-        let mut value = String::new();
-        let mut chars = inner.chars();
-        while let Some(c) = chars.next() {
-            if c != '\\' {
-                value.push(c);
-                continue;
-            }
-            value.push(match chars.next() {
-                Some('b') => '\u{8}',
-                Some('f') => '\u{c}',
-                Some('n') => '\n',
-                Some('r') => '\r',
-                Some('t') => '\t',
-                Some(' ' | '\\') => '\\',
-                Some('/') => '/',
-                Some(c) if c as u32 == u32::from(quote) => c,
-                Some(c @ ('"' | '\'')) => {
-                    let quote = char::from(quote);
-                    return self.error(format!("invalid \\{c} escape in {quote}-quoted string"));
-                }
-                Some(c) => return self.error(format!("unsupported string escape sequence: \\{c}")),
-                None => return Ok(None),
-            });
-        }
-        self.at = end + 1;
-        self.last.clone_from(&value);
-        Ok(Some(value))
-    }
-
-    fn bare(&mut self) -> Option<String> {
-        self.word(|_, c| {
-            !matches!(c, '(' | ')' | '"' | '\'' | '=' | ',')
-                && !matches!(c, ' ' | '\t' | '\r' | '\n' | '\u{b}' | '\u{c}')
-        })
-    }
-
-    fn text_value(&mut self) -> Parsed<Option<String>> {
-        Ok(match self.quoted()? {
-            Some(value) => Some(value),
-            None => self.bare(),
-        })
-    }
-
     fn right_operand(&mut self) -> Parsed<Option<Value>> {
         if self.token("val(") {
             self.blank();
@@ -531,7 +386,7 @@ impl Parser<'_> {
                     || self.identifier().is_some_and(|word| !["and", "or", "not"].contains(&word.as_str()));
                 if fits {
                     self.at = here;
-                    self.last = name.to_owned();
+                    name.clone_into(&mut self.last);
                     return Some(name.to_owned());
                 }
             }

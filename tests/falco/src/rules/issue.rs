@@ -2,6 +2,7 @@
 
 use crate::yaml::Mark;
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 
 /// Falco's codes, with the words that it prints for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +179,7 @@ impl Issue {
             let indent = if depth == 0 { "In " } else { "    " };
             let name = if location.item_name.is_empty() { String::new() } else { format!(" '{}'", location.item_name) };
             let Mark { line, column, .. } = location.mark;
-            out += &format!("{indent}{}{name}: ({}:{line}:{column})\n", location.item_type, location.file);
+            let _ = writeln!(out, "{indent}{}{name}: ({}:{line}:{column})", location.item_type, location.file);
         }
         let (code, description) = self.code.words();
         out + &self.context.snippet(file) + &format!("{code} ({description}): {}\n", self.message)
@@ -232,7 +233,7 @@ impl Report {
     pub fn text(&self) -> String {
         let mut out = format!("{}: {}\n", self.name, self.verdict());
         if !self.ok() {
-            out += &format!("{} Errors:\n", self.errors.len());
+            let _ = writeln!(out, "{} Errors:", self.errors.len());
             out.extend(self.errors.iter().map(|issue| issue.text(&self.content)));
         }
         out

@@ -82,6 +82,7 @@ pub struct Exception {
 
 /// A rule as written, appends and overrides applied.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools)] // Each is a key of a rule or follows from one.
 pub struct Rule {
     /// Its name.
     pub name: String,

@@ -3,8 +3,11 @@
 pub mod check;
 pub mod compile;
 pub mod condition;
+mod decode;
+mod exceptions;
 pub mod issue;
 pub mod items;
+mod lexer;
 pub mod output;
 pub mod reader;
 mod schema;
@@ -18,6 +21,10 @@ use compile::{Additions, Compiler, Stop};
 use issue::{Code, Context, Issue, Report};
 use items::{Items, Rule};
 use std::collections::HashSet;
+use std::fmt::Write as _;
+
+/// Says of a rule why it must be refused although it is sound.
+type Refuse<'a> = Box<dyn Fn(&Rule) -> Option<String> + 'a>;
 
 /// Loads files one on top of the other, as Falco does.
 pub struct Loader<'a> {
@@ -26,8 +33,7 @@ pub struct Loader<'a> {
     items: Items,
     compiler: Compiler,
     dropped: HashSet<String>,
-    /// Says of a rule why it must be refused although it is sound; how faults are injected.
-    refuse: Box<dyn Fn(&Rule) -> Option<String> + 'a>,
+    refuse: Refuse<'a>,
 }
 
 /// What goes past every error report and ends the process.
@@ -36,7 +42,7 @@ pub struct Uncaught(pub String);
 
 impl<'a> Loader<'a> {
     /// Nothing loaded yet.
-    pub fn new(config: &'a Config, refuse: Box<dyn Fn(&Rule) -> Option<String> + 'a>) -> Self {
+    pub fn new(config: &'a Config, refuse: Refuse<'a>) -> Self {
         Self {
             config,
             catalogue: Catalogue::of(config),
@@ -56,18 +62,18 @@ impl<'a> Loader<'a> {
     pub fn load(&mut self, name: &str, content: &[u8]) -> Result<Report, Uncaught> {
         let content = String::from_utf8_lossy(content).into_owned();
         let mut report = Report { name: name.to_owned(), content, ..Report::default() };
-        let context = Context::file(name);
+        let file = Context::file(name);
         let documents = match yaml::documents(&report.content) {
             Ok(documents) => documents,
             Err(error) => {
-                report.errors.push(Issue::new(Code::YamlParse, error.message, &context));
+                report.errors.push(Issue::new(Code::YamlParse, error.message, &file));
                 return Ok(report);
             }
         };
         report.schema = schema::verdict(&documents);
         let mut reader =
             reader::Reader { items: &mut self.items, warnings: &mut report.warnings, catalogue: &self.catalogue };
-        let read = reader.documents(&documents, &context).map_err(Stop::from);
+        let read = reader.documents(&documents, &file).map_err(Stop::from);
         let done = read.and_then(|()| {
             if let Some((rule, message)) = self.items.rules.iter().find_map(|rule| Some((rule, (self.refuse)(rule)?))) {
                 return Err(Issue::new(Code::Validate, message, &rule.context).into());
@@ -128,11 +134,12 @@ pub fn additions(config: &Config, catalogue: &Catalogue, rule: &Rule) -> Additio
     let mut all = Additions::default();
     for entry in config.append_output.iter().filter(|entry| applies(entry, rule)) {
         if let Some(text) = &entry.extra_output {
-            all.text += &format!(" {text}");
+            all.text.push(' ');
+            all.text.push_str(text);
         }
         if entry.suggested {
             for field in catalogue.fields().filter(|field| field.suggested() && field.in_source(&rule.source)) {
-                all.text += &format!(" {}=%{}", field.name.replace('.', "_"), field.name);
+                let _ = write!(all.text, " {}=%{}", field.name.replace('.', "_"), field.name);
             }
         }
         all.formats.extend(entry.extra_fields.iter().map(|(name, format)| match format {

@@ -1,10 +1,9 @@
 //! From YAML to items: which keys an item needs, what they may hold, and what appends and overrides do.
 
-use super::check;
-use super::condition;
+use super::decode::{Read, invalid, optional, optional_bool, refused, required, sequence};
 use super::issue::{Code, Context, Issue};
-use super::items::{Entry, Exception, Items, List, Macro, Rule};
-use crate::config::{boolean, priority_level};
+use super::items::{Items, List, Macro, Rule};
+use crate::config::priority_level;
 use crate::fields::Catalogue;
 use crate::yaml::{Kind, Node};
 
@@ -45,8 +44,6 @@ const APPENDABLE: [&str; 5] = ["condition", "output", "desc", "tags", "exception
 const APPEND_DEPRECATED: &str =
     "'append' key is deprecated. Add an 'append' entry (e.g. 'condition: append') under 'override' instead.";
 
-type Read<T> = Result<T, Issue>;
-
 /// Reads the documents of one file into the items.
 pub struct Reader<'a> {
     /// What was read before, added to.
@@ -55,56 +52,6 @@ pub struct Reader<'a> {
     pub warnings: &'a mut Vec<Issue>,
     /// The fields that exist.
     pub catalogue: &'a Catalogue,
-}
-
-fn invalid<T>(message: impl Into<String>, context: &Context) -> Read<T> {
-    Err(Issue::new(Code::YamlValidate, message, context))
-}
-
-fn refused<T>(message: impl Into<String>, context: &Context) -> Read<T> {
-    Err(Issue::new(Code::Validate, message, context))
-}
-
-fn scalar<'n>(node: &'n Node, key: &str, context: &Context) -> Read<&'n str> {
-    let context = context.item("value for", key, node.mark);
-    match &node.kind {
-        Kind::Null => invalid(format!("Mapping for key '{key}' is empty"), &context),
-        Kind::Scalar(text) if text.is_empty() => invalid("Value must be non-empty", &context),
-        Kind::Scalar(text) => Ok(text),
-        _ => invalid("Value is not a scalar value", &context),
-    }
-}
-
-fn required<'n>(item: &'n Node, key: &str, context: &Context) -> Read<(&'n str, &'n Node)> {
-    match item.get(key) {
-        Some(node) => Ok((scalar(node, key, context)?, node)),
-        None => invalid(format!("Item has no mapping for key '{key}'"), context),
-    }
-}
-
-fn optional<'n>(item: &'n Node, key: &str, context: &Context) -> Read<Option<&'n str>> {
-    item.get(key).map(|node| scalar(node, key, context)).transpose()
-}
-
-fn optional_bool(item: &Node, key: &str, context: &Context) -> Read<Option<bool>> {
-    let Some(text) = optional(item, key, context)? else { return Ok(None) };
-    match boolean(text) {
-        Some(value) => Ok(Some(value)),
-        None => invalid("Can't decode YAML scalar value", &context.item("value for", key, item.mark)),
-    }
-}
-
-fn sequence(item: &Node, key: &str, context: &Context) -> Read<Vec<String>> {
-    let Some(node) = item.get(key) else {
-        return invalid(format!("Item has no mapping for key '{key}'"), context);
-    };
-    let context = context.item("value for", key, node.mark);
-    let Some(items) = node.seq() else { return invalid("Value is not a sequence", &context) };
-    let text = |node: &Node| match node.scalar() {
-        Some(text) => Ok(text.to_owned()),
-        None => invalid("sequence value is not scalar", &context),
-    };
-    items.iter().map(text).collect()
 }
 
 /// `override`: which keys are appended to and which replaced.
@@ -133,7 +80,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn warn(&mut self, code: Code, message: impl Into<String>, context: &Context) {
+    /// Notes a warning.
+    pub fn warn(&mut self, code: Code, message: impl Into<String>, context: &Context) {
         self.warnings.push(Issue::new(code, message, context));
     }
 
@@ -438,7 +386,7 @@ impl Reader<'_> {
             output_context: context.item("rule output", "", output_node.mark),
             dirty: true,
         };
-        let exceptions = self.exceptions(item, false, context)?;
+        let exceptions = Self::exceptions(item, false, context)?;
         for exception in exceptions {
             if rule.exceptions.iter().any(|one| one.name == exception.name) {
                 let message = format!("Multiple definitions of exception '{}' in the same rule", exception.name);
@@ -494,7 +442,7 @@ impl Reader<'_> {
         if condition.is_none() && item.get("exceptions").is_none() {
             return refused("Appended rule must have exceptions or condition property", context);
         }
-        let exceptions = self.exceptions(item, true, context)?;
+        let exceptions = Self::exceptions(item, true, context)?;
         let Some(rule) = self.items.rule(name).cloned() else {
             return refused(
                 "Rule uses 'append' or 'override.<key>: append' but no rule by that name already exists",
@@ -574,159 +522,16 @@ impl Reader<'_> {
             }
         }
         if replaces("exceptions") {
-            rule.exceptions = self.exceptions(item, false, context)?;
+            rule.exceptions = Self::exceptions(item, false, context)?;
             for exception in &rule.exceptions {
                 self.validated(exception.clone(), &rule.source, rule.unknown_source)?;
             }
         } else if appends("exceptions") {
-            let exceptions = self.exceptions(item, true, context)?;
+            let exceptions = Self::exceptions(item, true, context)?;
             self.append_exceptions(&mut rule, exceptions)?;
         }
         self.store(rule);
         Ok(())
-    }
-
-    fn append_exceptions(&mut self, rule: &mut Rule, exceptions: Vec<Exception>) -> Read<()> {
-        for exception in exceptions {
-            if exception.values.is_empty() {
-                let message = "Overriding/appending exception with no values";
-                self.warn(Code::AppendNoValues, message, &exception.context);
-            }
-            if let Some(old) = rule.exceptions.iter_mut().find(|old| old.name == exception.name) {
-                if exception.fields != Entry::Absent {
-                    return refused(
-                        "Can not append exception fields to existing exception, only values",
-                        &exception.context,
-                    );
-                }
-                if exception.comps != Entry::Absent {
-                    return refused(
-                        "Can not append exception comps to existing exception, only values",
-                        &exception.context,
-                    );
-                }
-                old.values.extend(exception.values);
-                continue;
-            }
-            if exception.fields == Entry::Absent {
-                return refused("Rule exception must have fields property with a list of fields", &exception.context);
-            }
-            if exception.values.is_empty() {
-                return refused("Rule exception must have values property with a list of values", &exception.context);
-            }
-            let validated = self.validated(exception, &rule.source, rule.unknown_source)?;
-            rule.exceptions.push(validated);
-        }
-        Ok(())
-    }
-
-    fn exceptions(&mut self, item: &Node, append: bool, context: &Context) -> Read<Vec<Exception>> {
-        let Some(node) = item.get("exceptions").filter(|node| !node.is_null()) else { return Ok(Vec::new()) };
-        let context = context.item("exceptions", "", node.mark);
-        let Some(entries) = node.seq() else { return invalid("Rule exceptions must be a sequence", &context) };
-        let mut exceptions = Vec::new();
-        for entry in entries {
-            let (name, _) = required(entry, "name", &context.item("exception", "", entry.mark))?;
-            let context = context.item("exception", name, entry.mark);
-            let part = |key: &str| entry.get(key).map(read_entry).unwrap_or_default();
-            if !append && entry.get("fields").is_none() {
-                return invalid("Item has no mapping for key 'fields'", &context);
-            }
-            let values = match entry.get("values") {
-                None => Vec::new(),
-                Some(values) => match values.seq() {
-                    Some(values) => values.iter().map(read_entry).collect(),
-                    None => return invalid("Rule exception values must be a sequence", &context),
-                },
-            };
-            exceptions.push(Exception {
-                name: name.to_owned(),
-                fields: part("fields"),
-                comps: part("comps"),
-                values,
-                context,
-            });
-        }
-        Ok(exceptions)
-    }
-
-    /// Fills in the default operators and checks them and the fields.
-    fn validated(&mut self, mut exception: Exception, source: &str, unknown_source: bool) -> Read<Exception> {
-        let context = exception.context.clone();
-        if let Entry::Many(fields) = &exception.fields {
-            if exception.comps == Entry::Absent {
-                exception.comps = Entry::Many(vec![Entry::One("=".to_owned()); fields.len()]);
-            }
-            if !matches!(&exception.comps, Entry::Many(comps) if comps.len() == fields.len()) {
-                return refused("Fields and comps lists must have equal length", &context);
-            }
-            for comp in exception.comps.members() {
-                if !is_operator(comp.text()) {
-                    return refused(format!("'{}' is not a supported comparison operator", comp.text()), &context);
-                }
-            }
-        } else {
-            if exception.comps == Entry::Absent {
-                exception.comps = Entry::One("in".to_owned());
-            }
-            let comp = exception.comps.text();
-            if !(["in", "pmatch", "intersects"].contains(&comp) || comp.contains(' ') && is_operator(comp)) {
-                return refused(
-                    "When fields is a single value, comps must be one of (in, pmatch, intersects) or a modifier operator (e.g. startswith oneof)",
-                    &context,
-                );
-            }
-        }
-        for field in exception.fields.members() {
-            let text = field.text();
-            let known = condition::operand(text).is_some_and(|(operand, length)| {
-                length == text.len() && check::operand_exists(&operand, source, self.catalogue)
-            });
-            if !known && !unknown_source {
-                return refused(format!("'{text}' is not a supported filter field"), &context);
-            }
-        }
-        Ok(exception)
-    }
-}
-
-fn read_entry(node: &Node) -> Entry {
-    match (&node.kind, node.scalar()) {
-        (Kind::Seq(items), _) => Entry::Many(items.iter().map(read_entry).collect()),
-        (_, Some(text)) => Entry::One(text.to_owned()),
-        _ => Entry::One(String::new()),
-    }
-}
-
-fn is_operator(text: &str) -> bool {
-    const OPERATORS: [&str; 21] = [
-        "exists",
-        "=",
-        "==",
-        "!=",
-        "<",
-        "<=",
-        ">",
-        ">=",
-        "contains",
-        "icontains",
-        "bcontains",
-        "startswith",
-        "bstartswith",
-        "endswith",
-        "glob",
-        "iglob",
-        "regex",
-        "in",
-        "intersects",
-        "pmatch",
-        "",
-    ];
-    match text.split_once(' ') {
-        None => !text.is_empty() && OPERATORS.contains(&text),
-        Some((operator, modifier)) => {
-            OPERATORS.contains(&operator) && ["oneof", "anyof", "allof"].contains(&modifier.trim())
-        }
     }
 }
 

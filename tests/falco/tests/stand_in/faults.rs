@@ -52,6 +52,7 @@ fn it_can_die_in_the_dry_run_and_some_time_after_the_load() {
     place.place("rules/b.yaml", &described("b", "stand-in: crash-in-check"));
     assert_eq!(falco.ended_by(), Some(Signal::SIGABRT as i32));
     assert_eq!(falco.restarts(), 0);
+    assert_eq!(place.run(&["-V", "rules/b.yaml"]).status.code(), None);
     place.write("rules/b.yaml", &described("b", "stand-in: crash-after 10ms"));
     let mut falco = place.spawn(&[]);
     assert_eq!(falco.ended_by(), Some(Signal::SIGABRT as i32));

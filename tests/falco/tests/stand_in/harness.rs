@@ -277,7 +277,12 @@ impl Page {
 /// As `sha256sum` would say.
 pub fn sha256(path: &Path) -> String {
     use sha2::Digest as _;
-    sha2::Sha256::digest(fs::read(path).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect()
+    use std::fmt::Write as _;
+    let mut hex = String::new();
+    for byte in sha2::Sha256::digest(fs::read(path).unwrap()) {
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
 }
 
 /// Both as text.
