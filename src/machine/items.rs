@@ -3,7 +3,8 @@
 use k8s_openapi::jiff::Timestamp;
 
 use super::{Decision, Facts, Refresh};
-use crate::api::{AuthoredStatus, Reason};
+use crate::api::AuthoredStatus;
+use crate::render::ItemVerdict;
 
 /// An item, as its status needs to know it.
 #[derive(Clone, Debug)]
@@ -27,24 +28,6 @@ pub enum ItemKind {
     Rule,
     /// A macro or a list, which rules use.
     Part,
-}
-
-/// What rendering made of an item.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ItemVerdict {
-    /// The text that the desired file holds for the item as it is written; `None` where it was rejected, and for macros
-    /// and lists.
-    pub text: Option<String>,
-    /// Why it was rejected; `None` where it was accepted.
-    pub rejected: Option<Reason>,
-    /// The name that Falco knows the rule by.
-    pub rule_name: Option<String>,
-    /// What there is to say: what is wrong and where, or a warning.
-    pub message: Option<String>,
-    /// Why the rule can't run although it is, or would be, loaded.
-    pub not_running: Option<String>,
-    /// The generation of the object whose text is kept in force instead.
-    pub generation_in_force: Option<i64>,
 }
 
 /// The status that an item should have, and how soon it is to be written: not at all where it has it already.

@@ -15,7 +15,7 @@ pub use decide::decide;
 pub use facts::{
     Action, Decision, Desired, EventNote, EventReason, Facts, NamespaceNodes, NodeVerdict, Refresh, RulesFileFacts,
 };
-pub use items::{ItemFacts, ItemKind, ItemVerdict, item_status};
+pub use items::{ItemFacts, ItemKind, item_status};
 pub use nodes::{AgentPodFacts, Away, Nodes, Refreshed, Standing};
 pub use policy::{Policy, Wave, WaveError};
 

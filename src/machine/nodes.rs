@@ -172,6 +172,7 @@ impl Node {
 ///
 /// Whoever feeds it calls [`Nodes::refresh`] before reading.
 #[derive(Debug)]
+#[allow(clippy::struct_field_names)]
 pub struct Nodes {
     accept_assumed: bool,
     settled: HashMap<String, String>,
