@@ -1,6 +1,7 @@
 //! The command line: one definition from which parsing, help, completions and the reference page come.
 
 mod crd;
+mod desk;
 pub mod reference;
 mod runtime;
 
