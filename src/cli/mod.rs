@@ -1,6 +1,7 @@
 //! The command line: one definition from which parsing, help, completions and the reference page come.
 
 mod crd;
+mod install;
 pub mod reference;
 mod runtime;
 
@@ -22,6 +23,9 @@ pub struct Cli {
 enum Command {
     /// Print the custom resource definitions, as YAML documents
     Crd(crd::Args),
+    /// Copy this program into a folder: for a container of another image, which runs it from there
+    #[command(hide = true)]
+    Install(install::Args),
 }
 
 /// Parses the command line, runs the command, and turns its outcome into an exit code: 0 for success, 1 for a finding
@@ -32,6 +36,7 @@ pub fn run() -> ExitCode {
     let _already = rustls::crypto::ring::default_provider().install_default();
     let outcome = match Cli::parse().command {
         Command::Crd(args) => crd::run(&args),
+        Command::Install(args) => install::run(&args),
     };
     outcome.unwrap_or_else(|err| {
         eprintln!("Error: {err:#}");
