@@ -1,5 +1,6 @@
 //! The command line: one definition from which parsing, help, completions and the reference page come.
 
+mod controller;
 mod crd;
 mod install;
 pub mod reference;
@@ -21,6 +22,10 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Run the controller: from rules to the files that nodes load, and back to the rules' status
+    Controller(controller::Args),
+    /// Withdraw everything from the nodes and remove every finalizer, before the operator is uninstalled
+    Cleanup(controller::CleanupArgs),
     /// Print the custom resource definitions, as YAML documents
     Crd(crd::Args),
     /// Copy this program into a folder: for a container of another image, which runs it from there
@@ -35,6 +40,8 @@ pub fn run() -> ExitCode {
     // Two providers are never compiled in, but rustls would only find that out at the first connection.
     let _already = rustls::crypto::ring::default_provider().install_default();
     let outcome = match Cli::parse().command {
+        Command::Controller(args) => controller::run(&args),
+        Command::Cleanup(args) => controller::cleanup(&args),
         Command::Crd(args) => crd::run(&args),
         Command::Install(args) => install::run(&args),
     };
