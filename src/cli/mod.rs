@@ -2,6 +2,7 @@
 
 mod controller;
 mod crd;
+mod install;
 pub mod reference;
 mod runtime;
 
@@ -27,6 +28,9 @@ enum Command {
     Cleanup(controller::CleanupArgs),
     /// Print the custom resource definitions, as YAML documents
     Crd(crd::Args),
+    /// Copy this program into a folder: for a container of another image, which runs it from there
+    #[command(hide = true)]
+    Install(install::Args),
 }
 
 /// Parses the command line, runs the command, and turns its outcome into an exit code: 0 for success, 1 for a finding
@@ -39,6 +43,7 @@ pub fn run() -> ExitCode {
         Command::Controller(args) => controller::run(&args),
         Command::Cleanup(args) => controller::cleanup(&args),
         Command::Crd(args) => crd::run(&args),
+        Command::Install(args) => install::run(&args),
     };
     outcome.unwrap_or_else(|err| {
         eprintln!("Error: {err:#}");
