@@ -37,7 +37,7 @@ pub fn read(paths: &[PathBuf]) -> (Vec<File>, Vec<String>) {
 
 /// Reads the files of a folder in the order of their names. Links to folders are not followed: they may lead in circles.
 fn walk(folder: &Path, files: &mut Vec<File>, errors: &mut Vec<String>) {
-    let entries = fs::read_dir(folder).and_then(|entries| entries.collect::<Result<Vec<_>, _>>());
+    let entries: std::io::Result<Vec<_>> = fs::read_dir(folder).and_then(Iterator::collect);
     let mut entries = match entries {
         Ok(entries) => entries,
         Err(err) => return errors.push(format!("cannot read folder {}: {err}", folder.display())),

@@ -161,11 +161,15 @@ impl Node {
             Kind::Scalar { text, .. } => Value::String(text.clone()),
             Kind::Seq(items) => Value::Array(items.iter().map(Node::json).collect()),
             Kind::Map(entries) => Value::Object(
-                entries.iter().map(|(key, value)| (key.scalar().unwrap_or_default().to_owned(), value.json())).collect(),
+                entries
+                    .iter()
+                    .map(|(key, value)| (key.scalar().unwrap_or_default().to_owned(), value.json()))
+                    .collect(),
             ),
         }
     }
 
+    #[allow(dead_code)]
     /// The byte of the file that holds the byte at `offset` of a scalar's text; for anything else, and beyond the text,
     /// the nearest there is.
     pub fn byte_at(&self, file: &str, offset: usize) -> usize {
@@ -200,7 +204,8 @@ fn plain(text: &str) -> serde_json::Value {
         return Value::String(text.to_owned());
     }
     let digits = text.replace('_', "");
-    let radix = |prefix: &str, radix| digits.strip_prefix(prefix).and_then(|rest| i64::from_str_radix(rest, radix).ok());
+    let radix =
+        |prefix: &str, radix| digits.strip_prefix(prefix).and_then(|rest| i64::from_str_radix(rest, radix).ok());
     if let Some(number) = digits.parse().ok().or_else(|| radix("0x", 16)).or_else(|| radix("0o", 8)) {
         return Value::Number(i64::into(number));
     }

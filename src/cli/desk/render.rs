@@ -7,10 +7,11 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 
-use super::manifest::{self, Document, Object};
+use super::manifest::{self, Document};
+use super::namespace::Namespace;
 use super::{input, setting};
-use crate::api::{BundleFile, FalcoList, FalcoMacro, FalcoRule};
-use crate::render::{Input, ItemVerdict, Names, Rendered, render};
+use crate::api::BundleFile;
+use crate::render::{ItemVerdict, Names, Rendered};
 
 /// Arguments of `falco-operator render`.
 #[derive(clap::Args, Debug)]
@@ -25,14 +26,6 @@ pub struct Args {
 
     #[command(flatten)]
     setting: setting::Args,
-}
-
-/// The objects of a namespace; of two with one name the later has it, as with `kubectl apply`.
-#[derive(Debug, Default)]
-struct Namespace {
-    rules: BTreeMap<String, FalcoRule>,
-    macros: BTreeMap<String, FalcoMacro>,
-    lists: BTreeMap<String, FalcoList>,
 }
 
 /// Renders every namespace of the manifests. What is refused is told on standard error; the rest is rendered all the
@@ -58,10 +51,17 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                             file.name
                         )),
                         Document::Manifest(manifest) => {
-                            let namespace = namespaces.entry(manifest.item.namespace.clone()).or_default();
-                            if let Err(why) = namespace.take(*manifest) {
-                                eprintln!("{}: {why}", file.name);
-                                refused = true;
+                            let manifest::Manifest { item, object, .. } = *manifest;
+                            let object = object.and_then(|object| match item.name.as_str() {
+                                "" => Err("there is no metadata.name".to_owned()),
+                                _ => Ok(object),
+                            });
+                            match object {
+                                Ok(object) => namespaces.entry(item.namespace).or_default().take(item.name, object),
+                                Err(why) => {
+                                    eprintln!("error: {}: {} {}: {why}", file.name, item.kind, item.name);
+                                    refused = true;
+                                }
                             }
                         }
                     }
@@ -90,21 +90,17 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn write(dir: Option<&Path>, namespace: &str, file: &BundleFile, several: bool) -> anyhow::Result<()> {
     let text = file.text();
-    match dir {
-        Some(dir) => {
-            // The name becomes part of a path, and manifests may come from anywhere.
-            anyhow::ensure!(
-                namespace.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'),
-                "{namespace:?} is not the name of a namespace"
-            );
-            let path = dir.join(format!("{namespace}.yaml"));
-            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
-        }
-        None => {
-            let header = if several { format!("# {namespace}.yaml\n") } else { String::new() };
-            write!(std::io::stdout().lock(), "{header}{text}").context("cannot write to standard output")
-        }
-    }
+    let Some(dir) = dir else {
+        let header = if several { format!("# {namespace}.yaml\n") } else { String::new() };
+        return write!(std::io::stdout().lock(), "{header}{text}").context("cannot write to standard output");
+    };
+    // The name becomes part of a path, and manifests may come from anywhere.
+    anyhow::ensure!(
+        namespace.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'),
+        "{namespace:?} is not the name of a namespace"
+    );
+    let path = dir.join(format!("{namespace}.yaml"));
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Tells what was refused and what is worth a warning; says whether something was refused.
@@ -132,32 +128,4 @@ fn complain(namespace: &str, rendered: &Rendered) -> bool {
         refused = true;
     }
     refused
-}
-
-impl Namespace {
-    fn take(&mut self, manifest: manifest::Manifest) -> Result<(), String> {
-        let name = manifest.item.name;
-        if name.is_empty() {
-            return Err(format!("a {} has no metadata.name", manifest.item.kind));
-        }
-        match manifest.object.map_err(|err| format!("{} {name}: {err}", manifest.item.kind))? {
-            Object::Rule(rule) => drop(self.rules.insert(name, rule)),
-            Object::Macro(macro_) => drop(self.macros.insert(name, macro_)),
-            Object::List(list) => drop(self.lists.insert(name, list)),
-        }
-        Ok(())
-    }
-
-    fn render(&self, name: &str, names: &Names, setting: &setting::Setting) -> Rendered {
-        render(&Input {
-            namespace: name,
-            rules: &self.rules.values().collect::<Vec<_>>(),
-            macros: &self.macros.values().collect::<Vec<_>>(),
-            lists: &self.lists.values().collect::<Vec<_>>(),
-            settled: None,
-            names,
-            policy: &setting.policy,
-            catalogs: &[&setting.catalog],
-        })
-    }
 }

@@ -1,6 +1,6 @@
 //! Manifests against the schemas of their kinds, as the API server would check them, with the place of every mistake.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use regex::Regex;
@@ -93,7 +93,12 @@ impl Schemas {
                 _ => description(),
             };
             let span = if json.is_null() { key.clone() } else { node.span.clone() };
-            mistakes.push(Mistake { span, code: "wrong-type", message: format!("`{path}` is {found} and should be {wanted}"), help });
+            mistakes.push(Mistake {
+                span,
+                code: "wrong-type",
+                message: format!("`{path}` is {found} and should be {wanted}"),
+                help,
+            });
             return;
         }
         match &node.kind {
@@ -188,10 +193,10 @@ fn unknown(key: &Node, path: &str, known: &[&str]) -> Mistake {
 }
 
 fn repeated(node: &Node, mistakes: &mut Vec<Mistake>) {
-    let mut seen = HashMap::new();
+    let mut seen = HashSet::new();
     for (key, _) in node.entries() {
         let name = key.scalar().unwrap_or_default();
-        if seen.insert(name, ()).is_some() {
+        if !seen.insert(name) {
             mistakes.push(Mistake {
                 span: key.span.clone(),
                 code: "repeated-key",

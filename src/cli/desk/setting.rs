@@ -9,6 +9,7 @@ use crate::render::Policy;
 
 /// The options that say what the cluster is like.
 #[derive(clap::Args, Debug)]
+#[group(id = "setting")]
 pub struct Args {
     /// The namespace of manifests that name none
     #[arg(long, short, value_name = "NAMESPACE", default_value = "default")]
@@ -36,8 +37,7 @@ impl Args {
         let policy = match &self.policy {
             None => Policy::default(),
             Some(path) => {
-                let text =
-                    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+                let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
                 Policy::from_yaml(&text).with_context(|| path.display().to_string())?
             }
         };
