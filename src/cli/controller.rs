@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{runtime, shutdown_on_signals};
 use crate::controller::{self, Options, Policies, Watched, metrics::ControllerMetrics};
 use crate::machine::{self, Wave};
+use crate::render;
 use crate::telemetry::{self, Readiness, Telemetry};
 
 /// What the commands that act as the controller have in common.
@@ -121,6 +122,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             waves: args.rollout_waves.clone(),
             max_failed: args.rollout_max_failed,
             deadline: args.rollout_deadline,
+        },
+        render: match &args.policy {
+            None => render::Policy::default(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("cannot read the policy {}", path.display()))?;
+                render::Policy::from_yaml(&text).with_context(|| format!("the policy {}", path.display()))?
+            }
         },
         ..Policies::default()
     };
