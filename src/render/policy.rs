@@ -1,5 +1,224 @@
-//! What an administrator allows.
+//! What an administrator allows, and how tenants are kept apart.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+
+use crate::api::Priority;
 
 /// What an administrator allows, and how tenants are kept apart.
+///
+/// Written as YAML; every key is optional:
+///
+/// ```yaml
+/// privilegedNamespaces: [security]
+/// isolation:
+///   names: auto          # auto | qualified | verbatim
+/// sources: [syscall]
+/// priorities: [WARNING, NOTICE, INFO, DEBUG]
+/// quotas:
+///   rules: 200
+///   bytes: 200000
+/// overrides:
+/// - namespaces: [team-a, team-b]
+///   isolation:
+///     names: qualified
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Policy {
+    /// Namespaces that may take the names of Falco's base rules and are told who owns a taken name.
+    #[serde(default)]
+    privileged_namespaces: BTreeSet<String>,
+    /// See [`Settings::names`].
+    #[serde(default)]
+    isolation: Isolation,
+    /// See [`Settings::sources`].
+    #[serde(default)]
+    sources: Option<BTreeSet<String>>,
+    /// See [`Settings::priorities`].
+    #[serde(default)]
+    priorities: Option<Vec<String>>,
+    /// See [`Settings::rules`] and [`Settings::bytes`].
+    #[serde(default)]
+    quotas: Quotas,
+    /// What is different in some namespaces; of several that name one, the last that has a key counts for that key.
+    #[serde(default)]
+    overrides: Vec<Override>,
+}
+
+/// What is different in some namespaces.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Override {
+    namespaces: BTreeSet<String>,
+    #[serde(default)]
+    isolation: Isolation,
+    #[serde(default)]
+    sources: Option<BTreeSet<String>>,
+    #[serde(default)]
+    priorities: Option<Vec<String>>,
+    #[serde(default)]
+    quotas: Quotas,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Isolation {
+    #[serde(default)]
+    names: Option<NameMode>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Quotas {
+    #[serde(default)]
+    rules: Option<usize>,
+    #[serde(default)]
+    bytes: Option<usize>,
+}
+
+/// How rules get the names that Falco knows them by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NameMode {
+    /// As written where that is free in the cluster, else `<namespace>/<rule>`; chosen once.
+    #[default]
+    Auto,
+    /// Always `<namespace>/<rule>`.
+    Qualified,
+    /// As written; a taken name is refused.
+    Verbatim,
+}
+
+/// The policy as it is for one namespace.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Policy {}
+pub struct Settings {
+    /// Whether the namespace may take the names of Falco's base rules and is told who owns a taken name.
+    pub privileged: bool,
+    /// How its rules get their names.
+    pub names: NameMode,
+    /// The event sources that its rules may look at; `None` for any.
+    pub sources: Option<BTreeSet<String>>,
+    /// The priorities that its rules may have, as Falco's numbers for them; `None` for any.
+    pub priorities: Option<BTreeSet<u8>>,
+    /// How many rules it may have in its file; `None` for any number.
+    pub rules: Option<usize>,
+    /// How many bytes its file may have; `None` for any number that a bundle can hold.
+    pub bytes: Option<usize>,
+}
+
+/// A policy that is not one.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// It is not YAML, or has another shape: the message says where, and which keys there are.
+    #[error("cannot read the policy: {0}")]
+    Shape(String),
+    /// A priority that Falco does not have.
+    #[error("cannot read the policy: `{name}` is no priority; there are {}, and INFO", Priority::LEVELS.join(", "))]
+    Priority {
+        /// What it says instead.
+        name: String,
+    },
+    /// An override for nobody.
+    #[error("cannot read the policy: an entry of `overrides` has no `namespaces`, so it would have no effect")]
+    NoNamespaces,
+}
+
+impl Policy {
+    /// Reads a policy file; an empty one is the default policy.
+    pub fn from_yaml(text: &str) -> Result<Self, PolicyError> {
+        let policy = serde_yaml::from_str::<Option<Self>>(text).map_err(|err| PolicyError::Shape(err.to_string()))?;
+        let policy = policy.unwrap_or_default();
+        let priorities = policy.overrides.iter().filter_map(|o| o.priorities.as_ref()).chain(&policy.priorities);
+        if let Some(odd) = priorities.flatten().find(|name| level(name).is_none()) {
+            return Err(PolicyError::Priority { name: odd.clone() });
+        }
+        if policy.overrides.iter().any(|o| o.namespaces.is_empty()) {
+            return Err(PolicyError::NoNamespaces);
+        }
+        Ok(policy)
+    }
+
+    /// The policy as it is for `namespace`.
+    #[must_use]
+    pub fn settings(&self, namespace: &str) -> Settings {
+        let last_first: Vec<&Override> =
+            self.overrides.iter().rev().filter(|o| o.namespaces.contains(namespace)).collect();
+        let first =
+            |key: fn(&Override) -> Option<usize>, all: Option<usize>| last_first.iter().find_map(|o| key(o)).or(all);
+        let sources = last_first.iter().find_map(|o| o.sources.as_ref()).or(self.sources.as_ref());
+        let priorities = last_first.iter().find_map(|o| o.priorities.as_ref()).or(self.priorities.as_ref());
+        Settings {
+            privileged: self.privileged_namespaces.contains(namespace),
+            names: last_first.iter().find_map(|o| o.isolation.names).or(self.isolation.names).unwrap_or_default(),
+            sources: sources.cloned(),
+            priorities: priorities.map(|names| names.iter().filter_map(|name| level(name)).collect()),
+            rules: first(|o| o.quotas.rules, self.quotas.rules),
+            bytes: first(|o| o.quotas.bytes, self.quotas.bytes),
+        }
+    }
+}
+
+fn level(name: &str) -> Option<u8> {
+    Priority(name.to_owned()).level()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_the_default() {
+        for text in ["", "\n", "{}", "# none\n", "overrides: []"] {
+            assert_eq!(Policy::from_yaml(text).unwrap(), Policy::default(), "{text:?}");
+        }
+        assert_eq!(Policy::default().settings("a"), Settings::default());
+        assert_eq!(Settings::default().names, NameMode::Auto);
+    }
+
+    #[test]
+    fn the_last_override_with_a_key_counts_for_that_key() {
+        let policy = Policy::from_yaml(
+            "
+privilegedNamespaces: [sec]
+isolation: {names: qualified}
+sources: [syscall]
+priorities: [warning, Info]
+quotas: {rules: 10, bytes: 1000}
+overrides:
+- namespaces: [a, b]
+  isolation: {names: verbatim}
+  quotas: {rules: 20}
+- namespaces: [b]
+  sources: [syscall, k8s_audit]
+  quotas: {rules: 30}
+",
+        )
+        .unwrap();
+        let settings = policy.settings("b");
+        assert_eq!((settings.names, settings.rules, settings.bytes), (NameMode::Verbatim, Some(30), Some(1000)));
+        assert_eq!(settings.sources.unwrap().len(), 2);
+        assert_eq!(settings.priorities, Some([4, 6].into()));
+        let settings = policy.settings("a");
+        assert_eq!((settings.names, settings.rules, settings.privileged), (NameMode::Verbatim, Some(20), false));
+        let settings = policy.settings("sec");
+        assert_eq!((settings.names, settings.rules, settings.privileged), (NameMode::Qualified, Some(10), true));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, words) in [
+            ("isolaton: {}", "unknown field `isolaton`"),
+            ("isolation: {names: some}", "unknown variant `some`, expected one of `auto`, `qualified`, `verbatim`"),
+            ("priorities: [WARN]", "`WARN` is no priority; there are EMERGENCY"),
+            ("overrides: [{namespaces: []}]", "no `namespaces`"),
+            ("overrides: [{isolation: {}}]", "missing field `namespaces`"),
+            ("quotas: {rules: -1}", "quotas.rules"),
+            ("sources: [", "line "),
+        ] {
+            let err = Policy::from_yaml(text).unwrap_err().to_string();
+            assert!(err.starts_with("cannot read the policy: ") && err.contains(words), "{err}");
+        }
+    }
+}
