@@ -11,7 +11,7 @@ use serde_json::json;
 use test_cluster::audit::{AuditEvent, count};
 use test_cluster::{Signal, wait};
 
-use crate::support::{BASH, SYSTEM, Scenarios, World, faults, faulty, is, spec};
+use crate::support::{BASH, SYSTEM, Scenarios, WITH_FAULTS, World, faults, faulty, is, spec};
 
 /// What a developer writes, and what every node then has, byte for byte.
 const EXAMPLE: &str = "\
@@ -24,7 +24,7 @@ const EXAMPLE: &str = "\
 
 #[test]
 fn rules_and_namespaces_come_and_go() {
-    let world = World::start(3, "{}\n").unwrap();
+    let world = World::start(3, WITH_FAULTS).unwrap();
     Scenarios::of(&world)
         .run("a rule is created, edited, broken, repaired and deleted", life_of_a_rule)
         .run("a broken rule holds up neither its neighbours nor its own last version", broken_beside_others)
@@ -282,6 +282,18 @@ fn rolled_back(world: &World) -> Result<()> {
     world.rule("back", "one", "container.id != host and proc.name = ksh")?;
     world.active("back", "one", 3)?;
     ensure!(world.everywhere("back")?.contains("ksh"));
+
+    // A fault that was the nodes' own after all: once it is mended, a retry succeeds without an edit.
+    let nodes = world.nodes()?;
+    nodes.iter().try_for_each(|node| world.fault(node, "refuse-at-load", "mended later\n"))?;
+    let mut later = spec("one of back", "container.id != host and proc.name = dash");
+    later["desc"] = json!("mended later");
+    world.apply("back", "one", &later)?;
+    world.phase("back", Phase::RolledBack)?;
+    nodes.iter().try_for_each(|node| world.heal(node, "refuse-at-load"))?;
+    retry(world, "back", "two")?;
+    world.active("back", "one", 3)?;
+    ensure!(world.everywhere("back")?.contains("mended later"));
     world.clear(&["back"])
 }
 

@@ -29,6 +29,10 @@ pub const SYSTEM: &str = "kube-system";
 /// Where the stand-in on each node looks for faults, on the node's disk: beside what is the agent's.
 pub const FAULTS: &str = "/var/falco-operator/.stand-in";
 
+/// Values by which the stand-in looks there.
+pub const WITH_FAULTS: &str =
+    "agent: {extraEnv: [{name: FALCO_STAND_IN_CONTROL, value: /var/falco-operator/.stand-in}]}\n";
+
 /// The condition of the example.
 pub const BASH: &str = "container.id != host and proc.name = bash";
 
