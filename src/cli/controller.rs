@@ -161,8 +161,8 @@ pub struct CleanupArgs {
     #[command(flatten)]
     common: Common,
     /// Deployment of the controller, which is scaled to zero first [default: none is]
-    #[arg(long, env = "FALCO_OPERATOR_CONTROLLER_DEPLOYMENT", value_name = "NAME")]
-    controller_deployment: Option<String>,
+    #[arg(long, env = "FALCO_OPERATOR_DEPLOYMENT", value_name = "NAME")]
+    deployment: Option<String>,
     /// Labels of the controller's pods, as a selector
     #[arg(
         long,
@@ -184,7 +184,7 @@ pub fn cleanup(args: &CleanupArgs) -> anyhow::Result<ExitCode> {
         let shutdown = shutdown_on_signals()?;
         let client = controller::client().await?;
         let deadline = Instant::now() + args.timeout;
-        if let Some(deployment) = &args.controller_deployment {
+        if let Some(deployment) = &args.deployment {
             scale_to_zero(&client, &args.common.namespace, deployment, &args.controller_selector, deadline).await?;
         }
         let registry = telemetry::registry().context("the metrics can't be set up")?;
