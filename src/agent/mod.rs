@@ -3,6 +3,8 @@
 //! Two halves meet in [`Wanted`] and [`Running`]: one talks to the API server (which files should this node load, and
 //! what does it report), the other to Falco (how does it come to load them, and how is that proved).
 
+pub mod engine;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;

@@ -1,8 +1,11 @@
 //! The command line: one definition from which parsing, help, completions and the reference page come.
 
+mod controller;
 mod crd;
+mod install;
 pub mod reference;
 mod runtime;
+mod status;
 
 use std::process::ExitCode;
 
@@ -20,8 +23,23 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Run the controller: from rules to the files that nodes load, and back to the rules' status
+    Controller(controller::Args),
+    /// Withdraw everything from the nodes and remove every finalizer, before the operator is uninstalled
+    Cleanup(controller::CleanupArgs),
+    /// Show which rules run, where not, and why not
+    Status(status::Args),
+    /// Stop the rollout of a namespace before its next wave
+    Pause(status::PauseArgs),
+    /// Let the rollout of a namespace go on
+    Resume(status::PauseArgs),
+    /// Try the file of a namespace again that was rolled back
+    Retry(status::PauseArgs),
     /// Print the custom resource definitions, as YAML documents
     Crd(crd::Args),
+    /// Copy this program into a folder: for a container of another image, which runs it from there
+    #[command(hide = true)]
+    Install(install::Args),
 }
 
 /// Parses the command line, runs the command, and turns its outcome into an exit code: 0 for success, 1 for a finding
@@ -31,7 +49,14 @@ pub fn run() -> ExitCode {
     // Two providers are never compiled in, but rustls would only find that out at the first connection.
     let _already = rustls::crypto::ring::default_provider().install_default();
     let outcome = match Cli::parse().command {
+        Command::Controller(args) => controller::run(&args),
+        Command::Cleanup(args) => controller::cleanup(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Pause(args) => status::pause(&args, true),
+        Command::Resume(args) => status::pause(&args, false),
+        Command::Retry(args) => status::retry(&args),
         Command::Crd(args) => crd::run(&args),
+        Command::Install(args) => install::run(&args),
     };
     outcome.unwrap_or_else(|err| {
         eprintln!("Error: {err:#}");
