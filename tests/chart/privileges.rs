@@ -45,6 +45,7 @@ fn no_account_has_a_right_that_is_not_listed_here() {
                 "mumoshu/falconodes: get list watch",
                 "mumoshu/falcocatalogs: get list watch delete",
                 "/namespaces: get list watch",
+                "apiextensions/customresourcedefinitions: list watch",
                 "/events: create patch",
                 "events/events: create patch",
             ] as &[_],
