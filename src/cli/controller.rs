@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{runtime, shutdown_on_signals};
 use crate::controller::{self, Options, Policies, Watched, metrics::ControllerMetrics};
 use crate::machine::{self, Wave};
+use crate::render;
 use crate::telemetry::{self, Readiness, Telemetry};
 
 /// What the commands that act as the controller have in common.
@@ -122,6 +123,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             max_failed: args.rollout_max_failed,
             deadline: args.rollout_deadline,
         },
+        render: match &args.policy {
+            None => render::Policy::default(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("cannot read the policy {}", path.display()))?;
+                render::Policy::from_yaml(&text).with_context(|| format!("the policy {}", path.display()))?
+            }
+        },
         ..Policies::default()
     };
     runtime()?.block_on(async {
@@ -152,8 +161,8 @@ pub struct CleanupArgs {
     #[command(flatten)]
     common: Common,
     /// Deployment of the controller, which is scaled to zero first [default: none is]
-    #[arg(long, env = "FALCO_OPERATOR_CONTROLLER_DEPLOYMENT", value_name = "NAME")]
-    controller_deployment: Option<String>,
+    #[arg(long, env = "FALCO_OPERATOR_DEPLOYMENT", value_name = "NAME")]
+    deployment: Option<String>,
     /// Labels of the controller's pods, as a selector
     #[arg(
         long,
@@ -175,7 +184,7 @@ pub fn cleanup(args: &CleanupArgs) -> anyhow::Result<ExitCode> {
         let shutdown = shutdown_on_signals()?;
         let client = controller::client().await?;
         let deadline = Instant::now() + args.timeout;
-        if let Some(deployment) = &args.controller_deployment {
+        if let Some(deployment) = &args.deployment {
             scale_to_zero(&client, &args.common.namespace, deployment, &args.controller_selector, deadline).await?;
         }
         let registry = telemetry::registry().context("the metrics can't be set up")?;

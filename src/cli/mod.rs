@@ -7,6 +7,7 @@ mod desk;
 mod install;
 pub mod reference;
 mod runtime;
+mod status;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,14 @@ enum Command {
     Controller(controller::Args),
     /// Withdraw everything from the nodes and remove every finalizer, before the operator is uninstalled
     Cleanup(controller::CleanupArgs),
+    /// Show which rules run, where not, and why not
+    Status(status::Args),
+    /// Stop the rollout of a namespace before its next wave
+    Pause(status::PauseArgs),
+    /// Let the rollout of a namespace go on
+    Resume(status::PauseArgs),
+    /// Try the file of a namespace again that was rolled back
+    Retry(status::PauseArgs),
     /// Print the custom resource definitions, as YAML documents
     Crd(crd::Args),
     /// Check manifests and plain Falco rules files as the operator and Falco would check them, with no cluster
@@ -52,6 +61,10 @@ pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Controller(args) => controller::run(&args),
         Command::Cleanup(args) => controller::cleanup(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Pause(args) => status::pause(&args, true),
+        Command::Resume(args) => status::pause(&args, false),
+        Command::Retry(args) => status::retry(&args),
         Command::Crd(args) => crd::run(&args),
         Command::Lint(args) => desk::lint::run(&args),
         Command::Render(args) => desk::render::run(&args),
