@@ -52,6 +52,14 @@ impl Schemas {
             }
         }
         repeated(manifest, &mut mistakes);
+        for key in ["name", "namespace"] {
+            let Some(node) = manifest.get("metadata").and_then(|node| node.get(key)) else { continue };
+            if !node.json().is_string() {
+                let message = format!("`metadata.{key}` should be text, and kubectl reads something else here");
+                let help = "put it in quotes".to_owned();
+                mistakes.push(Mistake { span: node.span.clone(), code: "wrong-type", message, help });
+            }
+        }
         match manifest.entry("spec") {
             None => mistakes.push(Mistake {
                 span: manifest.span.start..manifest.span.start + 1,
@@ -288,6 +296,8 @@ spec:
     fn what_the_api_server_takes_is_taken() {
         let text = "{apiVersion: x, kind: FalcoList, metadata: {}, spec: {list: a, items: [x, 'y z']}}";
         assert_eq!(mistakes("FalcoList", text), vec![]);
+        let found = mistakes("FalcoList", "{metadata: {name: y}, spec: {list: a, items: []}}");
+        assert_eq!((found.len(), found[0].0.as_str(), found[0].1.as_str()), (1, "y", "wrong-type"));
         let found = mistakes("FalcoMacro", "{kind: FalcoMacro, metadata: {}}");
         assert_eq!(found[0].2, "the FalcoMacro has no `spec`");
     }
