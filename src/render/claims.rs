@@ -207,7 +207,7 @@ impl<'a> Taken<'a, '_> {
                 }
             }
         }
-        Err(format!("{}; give the rule another name", reasons.join(", and ")))
+        Err(reasons.join(", and "))
     }
 }
 
@@ -271,12 +271,11 @@ mod tests {
     fn a_privileged_namespace_takes_base_names_and_is_told_more() {
         assert_eq!(name(&assigned(&[rule("o", "base")], NameMode::Auto, true)[0]), "base");
         let told = assigned(&[rule("o", "taken")], NameMode::Verbatim, true);
-        assert_eq!(why(&told[0]), "a rule of namespace `other` has the name `taken`; give the rule another name");
+        assert_eq!(why(&told[0]), "a rule of namespace `other` has the name `taken`");
         let told = assigned(&[rule("o", "both")], NameMode::Auto, false);
         assert_eq!(
             why(&told[0]),
-            "a rule of another namespace has the name `both`, and a rule of another namespace has the name `ns/both`; \
-             give the rule another name"
+            "a rule of another namespace has the name `both`, and a rule of another namespace has the name `ns/both`"
         );
     }
 
@@ -304,7 +303,7 @@ mod tests {
                     "z" => assert_eq!(name(claim), "x"),
                     _ => assert_eq!(
                         why(claim),
-                        "FalcoRule `z` of this namespace has the name `x`; give the rule another name"
+                        "FalcoRule `z` of this namespace has the name `x`"
                     ),
                 }
             }

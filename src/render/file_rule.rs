@@ -53,6 +53,11 @@ impl FileRule {
         }
     }
 
+    /// The same rule under another name.
+    pub fn named(&self, name: &str) -> Self {
+        Self { rule: name.to_owned(), ..self.clone() }
+    }
+
     /// The rule that an item of a bundle holds; `None` where this version can't read it.
     pub fn read(text: &str) -> Option<Self> {
         let rules: Vec<Self> = serde_yaml::from_str(text).ok()?;

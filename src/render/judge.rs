@@ -1,94 +1,330 @@
 //! Whether an item may go into the file, and as what.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::file_rule::FileRule;
-use super::{Input, ItemVerdict, Rejection, Settings, guard};
-use crate::api::{BundleItem, FalcoListSpec, FalcoMacroSpec, FalcoRuleSpec, Priority, Reason};
+use super::policy::{OtherSources, Scope};
+use super::{Input, Settings, allowed, catalogs, text};
+use crate::api::{Authored, BundleItem, FalcoRuleSpec};
+use crate::language::{
+    Catalog, Checked, Code, Definitions, Diagnostic, Expr, ListText, MacroText, Part, RuleText, SYSCALL, Span, Uses,
+    check_rule, keeps_text, parse,
+};
 
 /// What the items of one namespace are judged by.
 pub(super) struct Judge<'a> {
+    namespace: &'a str,
     settings: &'a Settings,
-    /// The names of the namespace's macros and lists, and which of them each is.
-    parts: BTreeMap<&'a str, &'static str>,
+    views: Vec<View<'a>>,
+    /// What is wrong with each macro and list, by the name of its object.
+    pub macros: BTreeMap<&'a str, Vec<Diagnostic>>,
+    pub lists: BTreeMap<&'a str, Vec<Diagnostic>>,
+}
+
+/// The namespace as the Falcos with one catalogue see it.
+struct View<'a> {
+    catalog: &'a Catalog,
+    definitions: Definitions,
+}
+
+/// What is to be said about a rule.
+#[derive(Debug, Default)]
+pub(super) struct Judged {
+    /// Errors and warnings; with [`Judged::only_some`] those of the nodes that can't load it.
+    pub findings: Vec<Diagnostic>,
+    /// The rule as the file is to hold it, under the name as written; `None` where no Falco could load it.
+    pub ready: Option<Ready>,
+    /// The Falco versions of the nodes that can't load it, where others can.
+    pub only_some: Option<String>,
+    /// Whether, by catalogue, a Falco would leave it out for a field that it lacks.
+    left_out: Vec<bool>,
+    /// The macros and lists of the namespace that it uses.
+    pub uses: Uses,
+}
+
+/// A rule that can go into the file.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Ready {
+    pub rule: FileRule,
+    pub cost: Cost,
+}
+
+/// What a rule takes of the namespace's quotas.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Cost {
+    /// Bytes in the file.
+    pub bytes: usize,
+    /// Checks, values and operators of its condition.
+    pub nodes: usize,
+    /// Whether it looks at every event.
+    pub broad: bool,
 }
 
 impl<'a> Judge<'a> {
     pub fn new(input: &Input<'a>, settings: &'a Settings) -> Self {
-        let macros = input.macros.iter().map(|item| (item.spec.macro_.as_str(), "macro"));
-        let lists = input.lists.iter().map(|item| (item.spec.list.as_str(), "list"));
-        Self { settings, parts: macros.chain(lists).collect() }
+        let mut macros = input.macros.to_vec();
+        let mut lists = input.lists.to_vec();
+        // Of two by one name the older counts.
+        macros.sort_by_key(|item| text::age(&item.metadata));
+        lists.sort_by_key(|item| text::age(&item.metadata));
+        let list_texts: Vec<_> =
+            lists.iter().map(|item| ListText { name: item.item_name(), items: &item.spec.items }).collect();
+        let macro_texts: Vec<_> =
+            macros.iter().map(|item| MacroText { name: item.item_name(), condition: &item.spec.condition }).collect();
+
+        let catalogs = if input.catalogs.is_empty() { &[Catalog::falco()][..] } else { input.catalogs };
+        let mut judge = Self {
+            namespace: input.namespace,
+            settings,
+            views: Vec::with_capacity(catalogs.len()),
+            macros: BTreeMap::new(),
+            lists: BTreeMap::new(),
+        };
+        for catalog in catalogs {
+            let (definitions, findings) = Definitions::compile(&list_texts, &macro_texts, catalog);
+            judge.views.push(View { catalog, definitions });
+            for (item, found) in macros.iter().zip(findings.macros) {
+                add(judge.macros.entry(text::object_name(&item.metadata)).or_default(), found);
+            }
+            for (item, found) in lists.iter().zip(findings.lists) {
+                add(judge.lists.entry(text::object_name(&item.metadata)).or_default(), found);
+            }
+        }
+        judge
     }
 
     /// Whether one of Falco's base rules has the name.
     pub fn is_base_rule(&self, name: &str) -> bool {
-        let _ = (self, name);
-        false
+        self.views.iter().any(|view| view.catalog.has_rule(name))
     }
 
-    /// The rule as the file is to hold it, under the name as written.
-    pub fn rule(&self, spec: &FalcoRuleSpec) -> Result<FileRule, Rejection> {
+    /// Whether a name in force is one of those that a rule with this name as written can have.
+    pub fn is_name_of(&self, rule_name: &str, written: &str) -> bool {
+        rule_name == written
+            || rule_name.strip_suffix(written).is_some_and(|rest| rest.strip_suffix('/') == Some(self.namespace))
+    }
+
+    /// Judges a rule as it is written.
+    pub fn rule(&self, spec: &FalcoRuleSpec) -> Judged {
         let rule = FileRule::of(spec);
-        self.allowed(&rule)?;
-        if !spec.exceptions.is_empty() {
-            return Err(Rejection::new(
-                Reason::DependencyInvalid,
-                "this version can't render exceptions safely; write them into the condition, as `and not (...)`"
-                    .to_owned(),
-            ));
+        let mut judged = Judged::default();
+        let exceptions = text::exceptions(spec, &mut judged.findings);
+        text::check_desc(&rule.desc, &mut judged.findings);
+        let broken = !judged.findings.is_empty();
+        let rule_text = RuleText { exceptions: &exceptions, ..rule_text(&rule) };
+
+        let checked: Vec<_> = self.views.iter().map(|view| self.check(&rule, &rule_text, view)).collect();
+        let (good, bad): (Vec<_>, Vec<_>) =
+            self.views.iter().zip(&checked).partition(|(_, (checked, _))| checked.is_accepted());
+        for (_, (checked, _)) in if bad.is_empty() { &good } else { &bad } {
+            add(&mut judged.findings, checked.diagnostics.clone());
         }
-        let names: BTreeSet<&str> = self.parts.keys().copied().collect();
-        if let Some(name) = guard::word_of(&rule.condition, &names) {
-            let kind = self.parts.get(name).copied().unwrap_or("item");
-            return Err(Rejection::new(
-                Reason::DependencyInvalid,
-                format!(
-                    "the condition contains `{name}`, the name of a {kind} of this namespace, which this version can't \
-                     render safely; write what it stands for instead"
-                ),
-            ));
+        for (checked, _) in &checked {
+            judged.uses.macros.extend(checked.uses.macros.iter().cloned());
+            judged.uses.lists.extend(checked.uses.lists.iter().cloned());
+            judged.left_out.push(checked.diagnostics.iter().any(|finding| finding.code == Code::UnknownFilter));
         }
-        Ok(rule)
+        if broken || good.is_empty() {
+            return judged;
+        }
+        if !bad.is_empty() {
+            let versions: BTreeSet<_> = bad.iter().map(|(view, _)| view.catalog.falco_version()).collect();
+            judged.only_some = Some(versions.into_iter().collect::<Vec<_>>().join(" and "));
+        }
+        match self.condition(&good) {
+            Ok(condition) => {
+                let nodes = good.iter().filter_map(|(_, (_, tree))| tree.as_ref()).map(Expr::nodes).max();
+                let broad = good.iter().any(|(_, (checked, _))| checked.is_broad());
+                let rule = FileRule { condition, ..rule };
+                let cost = Cost { bytes: rule.text().len(), nodes: nodes.unwrap_or_default(), broad };
+                judged.ready = Some(Ready { rule, cost });
+            }
+            Err(finding) => judged.findings.push(finding),
+        }
+        judged
     }
 
-    /// What holds for a rule that is written today as well as for one that stays in force.
-    fn allowed(&self, rule: &FileRule) -> Result<(), Rejection> {
-        guard::check(rule)?;
-        let denied = |message| Err(Rejection::new(Reason::PolicyDenied, message));
-        if let Some(sources) = self.settings.sources.as_ref().filter(|sources| !sources.contains(rule.source())) {
-            let allowed = sources.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-            return denied(format!(
-                "rules of this namespace may not look at events of the source `{}`; allowed: {allowed}",
-                rule.source()
-            ));
+    /// Judges a version that was in force by what holds today: it must be what some of the nodes can load.
+    pub fn may_keep(&self, item: &BundleItem) -> Option<Cost> {
+        let rule = FileRule::read(&item.text).filter(|rule| rule.rule == item.rule_name)?;
+        let mut findings = Vec::new();
+        text::check_desc(&rule.desc, &mut findings);
+        if !findings.is_empty() {
+            return None;
         }
-        if let Some(allowed) = &self.settings.priorities
-            && !rule.level().is_some_and(|level| allowed.contains(&level))
-        {
-            let names = allowed.iter().filter_map(|level| Priority::LEVELS.get(usize::from(*level)).copied());
-            return denied(format!(
-                "rules of this namespace may not have the priority {}; allowed: {}",
-                rule.priority,
-                names.collect::<Vec<_>>().join(", ")
-            ));
+        let rule_text = rule_text(&rule);
+        let nothing = Definitions::default();
+        let kept = self.views.iter().find_map(|view| {
+            // What it used of the namespace is in it already, so that only Falco's own is left to be named.
+            let mut checked = check_rule(&rule_text, &nothing, view.catalog);
+            // The name is qualified, and may be longer than one that is written.
+            checked.diagnostics.retain(|finding| finding.part != Part::Name);
+            checked.diagnostics.extend(allowed::check(&rule, &checked, self.settings));
+            let fits = checked.is_accepted() && keeps_text(&rule.condition, view.catalog) && self.is_confined(&rule);
+            fits.then_some(checked)
+        })?;
+        let nodes = kept.expanded.as_ref().map(Expr::nodes).unwrap_or_default();
+        Some(Cost { bytes: item.text.len(), nodes, broad: kept.is_broad() })
+    }
+
+    /// Checks the rule against one catalogue and policy. The tree is what Falco is to read.
+    fn check(&self, rule: &FileRule, rule_text: &RuleText<'_>, view: &View<'_>) -> (Checked, Option<Expr>) {
+        let mut checked = check_rule(rule_text, &view.definitions, view.catalog);
+        checked.diagnostics.extend(allowed::check(rule, &checked, self.settings));
+        let mut tree = checked.expanded.clone();
+        if self.settings.scope == Scope::Namespace {
+            match self.guard(rule.source(), view.catalog) {
+                Ok(Some(field)) => tree = tree.map(|tree| tree.wrap(field, self.namespace)),
+                Ok(None) => {}
+                Err(finding) => checked.diagnostics.push(finding),
+            }
         }
-        Ok(())
+        (checked, tree)
     }
 
-    /// Whether a version that was in force may stay so by what is allowed today.
-    pub fn may_keep(&self, item: &BundleItem) -> bool {
-        FileRule::read(&item.text).is_some_and(|rule| rule.rule == item.rule_name && self.allowed(&rule).is_ok())
+    /// The field that says which namespace an event of the source is of; `None` where rules of the source are allowed
+    /// without.
+    fn guard(&self, source: &str, catalog: &Catalog) -> Result<Option<&'static str>, Diagnostic> {
+        let Some(field) = guard_field(source) else {
+            if self.settings.other_sources == OtherSources::Allow {
+                return Ok(None);
+            }
+            let message =
+                format!("rules of this namespace see its own events only, and those of source `{source}` have none");
+            let span = Span::new(0, source.len());
+            return Err(Diagnostic::policy(Code::NotConfinable, span, message)
+                .within(Part::Source)
+                .help("rules of the sources syscall and k8s_audit can be confined to a namespace"));
+        };
+        if catalog.field(field).is_some_and(|info| info.serves(source)) || !catalog.has_source(source) {
+            return Ok(Some(field));
+        }
+        let message = format!(
+            "rules of this namespace see its own events only, and this Falco ({}) has no field `{field}` to tell them by",
+            catalog.falco_version()
+        );
+        Err(Diagnostic::policy(Code::NotConfinable, Span::default(), message)
+            .within(Part::Whole)
+            .help("load the plugin that provides the field"))
     }
 
-    /// The verdict on a macro.
-    pub fn macro_(&self, spec: &FalcoMacroSpec) -> ItemVerdict {
-        let _ = (self, spec);
-        ItemVerdict::default()
+    /// Whether the rule of a version in force sees no more than is allowed today.
+    fn is_confined(&self, rule: &FileRule) -> bool {
+        if self.settings.scope == Scope::Cluster {
+            return true;
+        }
+        let Some(field) = guard_field(rule.source()) else { return self.settings.other_sources == OtherSources::Allow };
+        let guard = Expr::equals(field, self.namespace);
+        match parse(&rule.condition).tree.map(Expr::unplaced) {
+            Some(Expr::And(parts)) => parts.first().is_some_and(|first| *first == guard.unplaced()),
+            _ => false,
+        }
     }
 
-    /// The verdict on a list.
-    pub fn list(&self, spec: &FalcoListSpec) -> ItemVerdict {
-        let _ = (self, spec);
-        ItemVerdict::default()
+    /// The one text that means the same to all Falcos that can load the rule.
+    fn condition(&self, good: &[(&View<'_>, &(Checked, Option<Expr>))]) -> Result<String, Diagnostic> {
+        if let [(view, (checked, tree)), others @ ..] = good {
+            for (other, (theirs, _)) in others {
+                same_base(&checked.uses.base_lists, &theirs.uses.base_lists, "list", (view.catalog, other.catalog))?;
+                same_base(&checked.uses.base_macros, &theirs.uses.base_macros, "macro", (view.catalog, other.catalog))?;
+            }
+            let _ = tree;
+        }
+        let mut error = None;
+        for (view, (checked, tree)) in good {
+            let wrapped = self.settings.scope == Scope::Namespace && tree != &checked.expanded;
+            let text = match (&checked.condition, tree) {
+                (Some(text), _) if !wrapped => text.clone(),
+                (_, Some(tree)) => match tree.emit(view.catalog) {
+                    Ok(text) => text,
+                    Err(findings) => {
+                        error = error.or(findings.into_iter().next());
+                        continue;
+                    }
+                },
+                _ => continue,
+            };
+            if good.len() == 1 || good.iter().all(|(other, _)| keeps_text(&text, other.catalog)) {
+                return Ok(text);
+            }
+        }
+        Err(error.unwrap_or_else(|| {
+            let message = "the Falcos of the nodes have different lists, and each way to write the condition means \
+                           something else to some of them";
+            Diagnostic::unsafe_(Code::PastedOver, Span::default(), message)
+                .help("use other words for values that are names of Falco's own lists")
+        }))
+    }
+
+    /// The macros and lists that none of these rules uses, by their names.
+    pub fn unused<'u>(&self, uses: impl IntoIterator<Item = &'u Uses>) -> BTreeMap<&str, Diagnostic> {
+        self.views.first().map(|view| view.definitions.unused(uses)).unwrap_or_default()
+    }
+
+    /// Why the rule would be loaded and not run: on all nodes, or on some.
+    pub fn why_not_running(&self, rule: &FileRule, judged: &Judged) -> (Option<String>, Option<String>) {
+        let mut reasons = Vec::new();
+        for (index, view) in self.views.iter().enumerate() {
+            let left_out = judged.left_out.get(index) == Some(&true);
+            let why = if left_out {
+                Some("it uses a field that this Falco lacks, and asks to be left out then".to_owned())
+            } else {
+                catalogs::why_not_running(rule, view.catalog)
+            };
+            reasons.extend(why.map(|why| (why, view.catalog.falco_version())));
+        }
+        match reasons.first() {
+            None => (None, None),
+            Some((why, _)) if reasons.len() == self.views.len() => (Some(why.clone()), None),
+            Some((why, version)) => (None, Some(format!("it does not run on nodes with Falco {version}: {why}"))),
+        }
+    }
+}
+
+fn guard_field(source: &str) -> Option<&'static str> {
+    match source {
+        SYSCALL => Some("k8s.ns.name"),
+        "k8s_audit" => Some("ka.target.namespace"),
+        _ => None,
+    }
+}
+
+/// Whether two Falcos take the same words for lists or macros of their own.
+fn same_base(
+    ours: &BTreeSet<Arc<str>>,
+    theirs: &BTreeSet<Arc<str>>,
+    what: &str,
+    (our, their): (&Catalog, &Catalog),
+) -> Result<(), Diagnostic> {
+    let Some(odd) = ours.symmetric_difference(theirs).next() else { return Ok(()) };
+    let with = if ours.contains(odd) { our } else { their };
+    let message = format!(
+        "`{odd}` is a {what} of Falco's own on the nodes with Falco {} only, and means something else on others",
+        with.falco_version()
+    );
+    Err(Diagnostic::invalid(Code::UnknownMacro, Span::default(), message).help(format!("define the {what} in the namespace")))
+}
+
+fn rule_text(rule: &FileRule) -> RuleText<'_> {
+    RuleText {
+        name: &rule.rule,
+        condition: &rule.condition,
+        output: &rule.output,
+        source: rule.source.as_deref(),
+        priority: &rule.priority,
+        tags: &rule.tags,
+        exceptions: &[],
+        without_event_types: rule.warn_evttypes == Some(false),
+        skip_if_unknown_filter: rule.skip_if_unknown_filter == Some(true),
+    }
+}
+
+/// Adds findings that are not there yet: several catalogues mostly say the same.
+fn add(findings: &mut Vec<Diagnostic>, more: Vec<Diagnostic>) {
+    for finding in more {
+        if !findings.contains(&finding) {
+            findings.push(finding);
+        }
     }
 }

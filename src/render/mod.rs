@@ -3,24 +3,31 @@
 //! [`render`] never fails as a whole: each item gets a verdict, and one that can't be rendered keeps its last version that
 //! was in force, or is left out.
 
+mod allowed;
+mod catalogs;
 mod claims;
 mod file_rule;
-mod guard;
 mod judge;
+mod message;
 mod names;
 mod policy;
+mod quota;
+mod text;
+mod verdict;
 mod yaml;
 
+pub use catalogs::catalog;
+pub use message::{excerpt, sentence};
 pub use names::Names;
-pub use policy::{NameMode, Policy, PolicyError, Settings};
+pub use policy::{EventTypeMode, NameMode, OtherSources, Policy, PolicyError, Scope, Settings};
+pub use text::{list_text, macro_text, rule_text};
 pub(crate) use yaml::{push_flow_scalar, push_scalar};
 
 use std::collections::BTreeMap;
 
 use crate::api::{BundleFile, BundleItem, FalcoList, FalcoMacro, FalcoRule, Reason};
-use crate::language::Catalog;
-use claims::Claim;
-use file_rule::FileRule;
+use crate::language::{Catalog, Diagnostic};
+use judge::{Cost, Judge, Judged};
 
 /// The largest file that is written, as the JSON of a bundle's target, in bytes: a bundle that is rolling out holds two
 /// of them, and etcd takes about 1.5 MiB.
@@ -81,23 +88,12 @@ pub struct ItemVerdict {
     pub rule_name: Option<String>,
     /// What there is to say: what is wrong and where, or a warning.
     pub message: Option<String>,
+    /// The same as values: every error and warning with its place in the text of its part.
+    pub findings: Vec<Diagnostic>,
     /// Why the rule can't run although it is, or would be, loaded.
     pub not_running: Option<String>,
     /// The generation of the object whose text is kept in force instead.
     pub generation_in_force: Option<i64>,
-}
-
-/// Why an item was rejected.
-#[derive(Clone, Debug, PartialEq)]
-struct Rejection {
-    reason: Reason,
-    message: String,
-}
-
-impl Rejection {
-    fn new(reason: Reason, message: String) -> Self {
-        Self { reason, message }
-    }
 }
 
 /// A rule of the namespace on its way into the file.
@@ -105,42 +101,27 @@ struct Candidate<'a> {
     object: &'a FalcoRule,
     name: &'a str,
     generation: i64,
-    /// The rule as the file would hold it, under the name as written.
-    outcome: Result<FileRule, Rejection>,
+    judged: Judged,
+    /// Whether it may go into the file as it is written.
+    accepted: bool,
     /// Its version in force, if that may be kept.
     in_force: Option<&'a BundleItem>,
+    /// What keeping it would take of the quotas.
+    kept_cost: Cost,
 }
 
 /// Renders a namespace. The file's items are in the order of the objects' names, whatever the order of the input.
 #[must_use]
 pub fn render(input: &Input<'_>) -> Rendered {
     let settings = input.policy.settings(input.namespace);
-    let judge = judge::Judge::new(input, &settings);
-
-    let mut candidates: Vec<Candidate<'_>> = input
-        .rules
-        .iter()
-        .map(|rule| Candidate {
-            object: rule,
-            name: rule.metadata.name.as_deref().unwrap_or_default(),
-            generation: rule.metadata.generation.unwrap_or_default(),
-            outcome: judge.rule(&rule.spec),
-            in_force: None,
-        })
-        .collect();
-    candidates.sort_by_key(|candidate| candidate.name);
+    let judge = Judge::new(input, &settings);
     let settled: BTreeMap<&str, &BundleItem> =
         input.settled.iter().flat_map(|file| &file.items).map(|item| (item.name.as_str(), item)).collect();
-    for candidate in &mut candidates {
-        // Whether the old version is allowed matters only where the item may come to need it.
-        let wanted = &candidate.object.spec.rule;
-        let prefix = format!("{}/", input.namespace);
-        let goes_on = |item: &BundleItem| {
-            candidate.outcome.is_ok() && item.rule_name.strip_prefix(&prefix).unwrap_or(&item.rule_name) == wanted
-        };
-        candidate.in_force = settled.get(candidate.name).copied().filter(|item| goes_on(item) || judge.may_keep(item));
-    }
-    within_quota(&mut candidates, &settings);
+
+    let mut candidates: Vec<Candidate<'_>> =
+        input.rules.iter().map(|rule| Candidate::new(rule, &judge, &settled)).collect();
+    candidates.sort_by_key(|candidate| candidate.name);
+    quota::apply(&mut candidates, &settings);
 
     let claims = claims::assign(
         &candidates.iter().map(Candidate::claimant).collect::<Vec<_>>(),
@@ -153,58 +134,19 @@ pub fn render(input: &Input<'_>) -> Rendered {
         },
     );
 
+    let (macros, lists) = verdict::parts(input, &judge, &candidates);
     let mut items = Vec::with_capacity(candidates.len());
     let mut rules = BTreeMap::new();
     for (candidate, claim) in candidates.into_iter().zip(claims) {
         let name = candidate.name.to_owned();
-        let (verdict, item) = candidate.settle(claim, &judge);
+        let (verdict, item) = verdict::settle(candidate, claim, &judge);
         items.extend(item);
         rules.insert(name, verdict);
     }
     let file = BundleFile::new(items);
     let bytes = size(&file);
-    let limit = settings.bytes.map_or(MAX_FILE, |quota| quota.min(MAX_FILE));
-    Rendered {
-        file: if bytes > limit { Err(TooLarge { bytes, limit }) } else { Ok(file) },
-        rules,
-        macros: input.macros.iter().map(|item| (name_of(&item.metadata), judge.macro_(&item.spec))).collect(),
-        lists: input.lists.iter().map(|item| (name_of(&item.metadata), judge.list(&item.spec))).collect(),
-    }
-}
-
-fn name_of(metadata: &kube::core::ObjectMeta) -> String {
-    metadata.name.clone().unwrap_or_default()
-}
-
-/// Rejects what is over the quota of rules: first comes what is in force, then the older, then the name.
-fn within_quota(candidates: &mut [Candidate<'_>], settings: &Settings) {
-    let Some(quota) = settings.rules else { return };
-    let mut order: Vec<usize> = (0..candidates.len()).collect();
-    order.sort_by_key(|&index| {
-        candidates.get(index).map(|candidate| {
-            let created = candidate.object.metadata.creation_timestamp.as_ref();
-            (candidate.in_force.is_none(), created.is_none(), created.map(|t| t.0), candidate.name)
-        })
-    });
-    let count = candidates.len();
-    let mut left = quota;
-    for index in order {
-        let Some(candidate) = candidates.get_mut(index) else { continue };
-        if candidate.outcome.is_err() && candidate.in_force.is_none() {
-            continue;
-        }
-        if left > 0 {
-            left -= 1;
-            continue;
-        }
-        candidate.in_force = None;
-        if candidate.outcome.is_ok() {
-            let message = format!(
-                "the namespace has {count} rules, and its quota is {quota}; delete some, or ask the administrator for more"
-            );
-            candidate.outcome = Err(Rejection::new(Reason::PolicyDenied, message));
-        }
-    }
+    let file = if bytes > MAX_FILE { Err(TooLarge { bytes, limit: MAX_FILE }) } else { Ok(file) };
+    Rendered { file, rules, macros, lists }
 }
 
 /// The size of the file as a part of a bundle's JSON.
@@ -230,6 +172,30 @@ impl std::io::Write for Counter {
 }
 
 impl<'a> Candidate<'a> {
+    fn new(object: &'a FalcoRule, judge: &Judge<'_>, settled: &BTreeMap<&str, &'a BundleItem>) -> Self {
+        let name = text::object_name(&object.metadata);
+        let judged = judge.rule(&object.spec);
+        let in_force = settled.get(name).copied();
+        // A rule that only some of the nodes can load is not begun with; but one that is in force as it is written stays,
+        // so that nodes that are being upgraded, or one that lies, don't switch it off everywhere.
+        let same_text = |item: &BundleItem| {
+            judged.ready.as_ref().is_some_and(|ready| ready.rule.named(&item.rule_name).text() == item.text)
+        };
+        let accepted = judged.ready.is_some() && (judged.only_some.is_none() || in_force.is_some_and(same_text));
+        let goes_on = |item: &BundleItem| accepted && judge.is_name_of(&item.rule_name, &object.spec.rule);
+        // Whether the old version is allowed matters only where the item may come to need it.
+        let (in_force, kept_cost) = match in_force {
+            None => (None, Cost::default()),
+            Some(item) if goes_on(item) => (Some(item), Cost::default()),
+            Some(item) => match judge.may_keep(item) {
+                Some(cost) => (Some(item), cost),
+                None => (None, Cost::default()),
+            },
+        };
+        let generation = object.metadata.generation.unwrap_or_default();
+        Self { object, name, generation, judged, accepted, in_force, kept_cost }
+    }
+
     fn claimant(&self) -> claims::Claimant<'a> {
         claims::Claimant {
             object: self.name,
@@ -237,40 +203,16 @@ impl<'a> Candidate<'a> {
             wanted: &self.object.spec.rule,
             chosen: self.object.status.as_ref().and_then(|status| status.rule_name.as_deref()),
             in_force: self.in_force.map(|item| item.rule_name.as_str()),
-            valid: self.outcome.is_ok(),
+            valid: self.accepted,
         }
     }
 
-    /// The verdict, and what goes into the file.
-    fn settle(self, claim: Claim, judge: &judge::Judge<'_>) -> (ItemVerdict, Option<BundleItem>) {
-        let taken = |why| Rejection::new(Reason::NameTaken, why);
-        let (rejection, kept) = match (self.outcome, claim) {
-            (Ok(mut rule), Claim::Name(name)) => {
-                rule.rule.clone_from(&name);
-                let item = BundleItem {
-                    name: self.name.to_owned(),
-                    generation: self.generation,
-                    rule_name: name.clone(),
-                    text: rule.text(),
-                };
-                let verdict =
-                    ItemVerdict { text: Some(item.text.clone()), rule_name: Some(name), ..ItemVerdict::default() };
-                return (verdict, Some(item));
-            }
-            (Ok(_), Claim::Kept(why)) => (taken(why.unwrap_or_default()), self.in_force),
-            (Ok(_), Claim::Nothing(why)) => (taken(why.unwrap_or_default()), None),
-            (Err(rejection), Claim::Kept(_)) => (rejection, self.in_force),
-            (Err(rejection), _) => (rejection, None),
-        };
-        let kept = kept.filter(|item| judge.may_keep(item));
-        let verdict = ItemVerdict {
-            rejected: Some(rejection.reason),
-            message: Some(rejection.message),
-            rule_name: kept.map(|item| item.rule_name.clone()),
-            generation_in_force: kept.map(|item| item.generation),
-            ..ItemVerdict::default()
-        };
-        (verdict, kept.cloned())
+    /// What it takes of the quotas; `None` where nothing of it goes into the file.
+    fn cost(&self) -> Option<Cost> {
+        match &self.judged.ready {
+            Some(ready) if self.accepted => Some(ready.cost),
+            _ => self.in_force.map(|_| self.kept_cost),
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::fmt::Write;
 
-use super::FileRule;
+use super::file_rule::FileRule;
 
 /// Words that some parser of some version of YAML takes for a boolean, a null or a number, in lower case.
 const WORDS: [&str; 10] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan"];

@@ -1,0 +1,81 @@
+//! What the administrator's policy says to a rule.
+
+use super::file_rule::FileRule;
+use super::policy::{EventTypeMode, Settings};
+use crate::api::Priority;
+use crate::language::{Checked, Code, Diagnostic, Expr, Field, Part, Rhs, Span};
+
+/// What policy objects to.
+pub(super) fn check(rule: &FileRule, checked: &Checked, settings: &Settings) -> Vec<Diagnostic> {
+    let mut report = Vec::new();
+    let mut deny = |code, part, span, message: String, help: String| {
+        report.push(Diagnostic::policy(code, span, message).within(part).help(help));
+    };
+    if let Some(sources) = settings.sources.as_ref().filter(|sources| !sources.contains(rule.source())) {
+        let source = rule.source();
+        let allowed = sources.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        deny(
+            Code::DeniedSource,
+            Part::Source,
+            Span::new(0, source.len()),
+            format!("rules of this namespace may not look at events of the source `{source}`"),
+            format!("allowed: {allowed}"),
+        );
+    }
+    if let Some(allowed) = &settings.priorities
+        && let Some(level) = rule.level()
+        && !allowed.contains(&level)
+    {
+        let names = allowed.iter().filter_map(|level| Priority::LEVELS.get(usize::from(*level)).copied());
+        deny(
+            Code::DeniedPriority,
+            Part::Priority,
+            Span::new(0, rule.priority.len()),
+            format!("rules of this namespace may not have the priority {}", rule.priority),
+            format!("allowed: {}", names.collect::<Vec<_>>().join(", ")),
+        );
+    }
+    if settings.event_types == EventTypeMode::Require && checked.is_broad() {
+        deny(
+            Code::NeedsEventType,
+            Part::Condition,
+            Span::new(0, rule.condition.len()),
+            "rules of this namespace must say which types of events they are for".to_owned(),
+            "such as `evt.type = execve and ...`, or `evt.type in (open, openat) and ...`".to_owned(),
+        );
+    }
+    if settings.denied_fields.is_empty() {
+        return report;
+    }
+    let message = |field: &str| format!("rules of this namespace may not use the field `{field}`");
+    let help = || "the administrator's policy denies it".to_owned();
+    for field in checked.uses.fields.iter().filter(|field| settings.denies(field)) {
+        let place = checked.tree.as_ref().and_then(|tree| place_of(tree, field));
+        let span = place.unwrap_or(Span::new(0, rule.condition.len()));
+        deny(Code::DeniedField, Part::Condition, span, message(field), help());
+    }
+    for output in &checked.output_fields {
+        output.operand.each_field(&mut |field| {
+            if settings.denies(&field.name) {
+                deny(Code::DeniedField, Part::Output, output.span, message(&field.name), help());
+            }
+        });
+    }
+    report
+}
+
+/// Where in a tree the field, by the name that the catalogue has it by, is used first.
+fn place_of(tree: &Expr, name: &str) -> Option<Span> {
+    let mut found = None;
+    tree.each_check(&mut |check| {
+        let mut look = |field: &Field| {
+            let is_it = field.name.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+            found = found.or(is_it.then_some(field.span));
+        };
+        check.operand.each_field(&mut look);
+        if let Rhs::Operand(operand) = &check.rhs {
+            operand.each_field(&mut look);
+        }
+    });
+    found
+}
