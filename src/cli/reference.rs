@@ -1,5 +1,6 @@
 //! Pages of the docs that are made from the program itself, so that they can't be out of date.
 
+use crate::agent::metrics::AgentMetrics;
 use crate::controller::metrics::ControllerMetrics;
 use crate::telemetry::metrics::reference;
 
@@ -8,7 +9,7 @@ use crate::telemetry::metrics::reference;
 pub fn metrics_page() -> String {
     let intro =
         "# Metrics\n\nWhat `/metrics` of each process serves. This page is made from the tables in the code.\n\n";
-    format!("{intro}{}", reference(&[("Controller", ControllerMetrics::table())]))
+    format!("{intro}{}", reference(&[("Controller", ControllerMetrics::table()), ("Agent", AgentMetrics::table())]))
 }
 
 #[cfg(test)]
