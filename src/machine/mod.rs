@@ -7,6 +7,8 @@
 mod conditions;
 mod decide;
 mod facts;
+#[cfg(test)]
+mod item_tests;
 mod items;
 mod nodes;
 mod policy;

@@ -2,7 +2,7 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::{EventReason, run::Run};
+use super::{EventReason, NodeVerdict, run::Run};
 use crate::api::{BundleFile, Event, NONE, Phase, RolloutKind};
 
 impl Run<'_> {
@@ -65,11 +65,10 @@ impl Run<'_> {
         }
     }
 
-    /// Whether no available node loads anything of the namespace, each by its own word: what a node has settled is no
-    /// proof, since it may be loading a file right now.
+    /// Whether no available node loads anything of the namespace.
     fn unloaded(&self) -> bool {
         let nodes = &self.facts.nodes;
-        !nodes.agents || self.any_live() && nodes.nodes.iter().all(|node| node.said && node.loaded == Some(NONE))
+        !nodes.agents || self.any_live() && nodes.nodes.iter().all(has_let_go)
     }
 
     /// Enters the phase, once.
@@ -116,4 +115,10 @@ impl Run<'_> {
         }
         self.release = true;
     }
+}
+
+/// Whether a node loads nothing of the namespace, by its own word: what it has settled is no proof, since it may be
+/// loading a file right now. Nor is it an answer to the withdrawal as long as the node still tells of a file it tried.
+pub(super) fn has_let_go(node: &NodeVerdict<'_>) -> bool {
+    node.said && node.loaded == Some(NONE) && node.tried.is_none()
 }
