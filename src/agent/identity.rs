@@ -104,6 +104,12 @@ impl TokenFile {
         config.auth_info.token_file.as_ref().map(|path| Self(path.into())).ok_or(IdentityError::NoTokenFile)
     }
 
+    /// A file, wherever it is.
+    #[cfg(test)]
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
     /// Reads who the token says this is. The signature is the API server's business.
     pub fn read(&self) -> Result<Identity, IdentityError> {
         let text = std::fs::read_to_string(&self.0)
@@ -138,11 +144,12 @@ fn parse(path: &Path, token: &str) -> Result<Identity, IdentityError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn token(payload: &Value) -> String {
+    /// A token that is like one that Kubernetes signed.
+    pub fn token(payload: &Value) -> String {
         format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(payload.to_string()))
     }
 

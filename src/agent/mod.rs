@@ -3,6 +3,7 @@
 //! Two halves meet in [`Wanted`] and [`Running`]: one talks to the API server (which files should this node load, and
 //! what does it report), the other to Falco (how does it come to load them, and how is that proved).
 
+pub mod catalog;
 pub mod engine;
 pub mod identity;
 pub mod metrics;

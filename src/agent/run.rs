@@ -17,7 +17,7 @@ use super::identity::{Identity, TokenFile};
 use super::metrics::AgentMetrics;
 use super::watch::{Outlets, Seen};
 use super::writer::{CatalogName, Inputs, Writer};
-use super::{Running, Wanted};
+use super::{Running, Wanted, catalog};
 use crate::api::{FalcoState, Proof};
 use crate::telemetry::Gate;
 
@@ -30,15 +30,22 @@ const AGAIN: Duration = Duration::from_secs(10);
 pub async fn run(options: EngineOptions, metrics: AgentMetrics, gate: Gate, shutdown: CancellationToken) -> u8 {
     let (wanted_to, wanted) = watch::channel(Wanted::default());
     let (seen_to, seen) = watch::channel(None::<Arc<Seen>>);
-    let (_catalog_to, catalog) = watch::channel(CatalogName::default());
+    let (catalog_to, catalog) = watch::channel(CatalogName::default());
     let state_dir = options.state_dir.clone();
     let engine = Engine::start(options, wanted, Arc::new(metrics.clone()), shutdown.clone());
     // Ends with the engine, also where that ends without being told.
     let rest = shutdown.child_token();
     tokio::spawn(follow(engine.running.clone(), metrics.clone()));
-    let inputs = Inputs { seen, running: engine.running, catalog };
-    let outlets = Outlets { wanted: wanted_to, seen: seen_to };
-    let talking = tokio::spawn(talk(state_dir, outlets, inputs, metrics, gate, rest.clone()));
+    let half = Half {
+        state_dir,
+        catalog: catalog::Inputs { installation: engine.installation, page: engine.page, seen: seen.clone() },
+        catalog_to,
+        report: Inputs { seen, running: engine.running, catalog },
+        outlets: Outlets { wanted: wanted_to, seen: seen_to },
+        metrics,
+        gate,
+    };
+    let talking = tokio::spawn(half.talk(rest.clone()));
     let code = engine.ended.await.unwrap_or_else(|err| {
         tracing::error!(%err, "the engine of this agent ended badly");
         1
@@ -51,34 +58,39 @@ pub async fn run(options: EngineOptions, metrics: AgentMetrics, gate: Gate, shut
 }
 
 /// The half that talks to the API server.
-async fn talk(
+struct Half {
     state_dir: PathBuf,
+    catalog: catalog::Inputs,
+    catalog_to: watch::Sender<CatalogName>,
+    report: Inputs,
     outlets: Outlets,
-    inputs: Inputs,
     metrics: AgentMetrics,
     gate: Gate,
-    shutdown: CancellationToken,
-) {
-    let (client, token, identity) = loop {
-        match connect().await {
-            Ok(found) => break found,
-            Err(err) => {
-                tracing::error!(
-                    err = format!("{err:#}"),
-                    "this agent can't speak for its node; Falco runs what it ran last"
-                );
-                gate.not_ready(format!("{err:#}"));
+}
+
+impl Half {
+    async fn talk(self, shutdown: CancellationToken) {
+        let (client, token, identity) = loop {
+            match connect().await {
+                Ok(found) => break found,
+                Err(err) => {
+                    let err = format!("{err:#}");
+                    tracing::error!(err, "this agent can't speak for its node; Falco runs what it ran last");
+                    self.gate.not_ready(err);
+                }
             }
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = sleep(AGAIN) => {}
-        }
-    };
-    tracing::info!(node = identity.node, pod = identity.pod.name, "this agent speaks for its node");
-    let writer = Writer::new(client.clone(), token, identity.clone(), inputs, metrics.clone(), gate);
-    let watching = super::watch::run(client, identity.node, &state_dir, &outlets, &metrics, shutdown.clone());
-    tokio::join!(watching, writer.run(shutdown));
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = sleep(AGAIN) => {}
+            }
+        };
+        tracing::info!(node = identity.node, pod = identity.pod.name, "this agent speaks for its node");
+        let node = identity.node.clone();
+        let writer = Writer::new(client.clone(), token, identity, self.report, self.metrics.clone(), self.gate);
+        let catalog = catalog::run(client.clone(), self.catalog, self.catalog_to, shutdown.clone());
+        let watching = super::watch::run(client, node, &self.state_dir, &self.outlets, &self.metrics, shutdown.clone());
+        tokio::join!(watching, catalog, writer.run(shutdown));
+    }
 }
 
 /// A way to the API server, and who this agent is by its own token.

@@ -198,7 +198,8 @@ impl Writer {
         loop {
             let (report, due) = self.due();
             self.tell_readiness();
-            let act = if self.held.is_none() { Some(Instant::now()) } else { due };
+            let prepared = self.held.as_ref().is_some_and(|held| self.owns(held));
+            let act = if prepared { due } else { Some(Instant::now()) };
             let act = act.map(|due| due.max(self.not_before));
             let overdue = self.unsent.map(|since| since + UNSENT).filter(|at| *at > Instant::now());
             tokio::select! {
@@ -308,7 +309,7 @@ impl Writer {
     }
 
     async fn find_or_create(&mut self) -> Result<(), Failure> {
-        if self.created.is_some() {
+        if self.gone {
             self.read_token();
             if !self.may_create() {
                 self.not_before = Instant::now() + TOKEN;
@@ -453,3 +454,6 @@ fn difference(old: &Value, new: &Value) -> Value {
     });
     Value::Object(removed.chain(changed).collect::<Map<_, _>>())
 }
+
+#[cfg(test)]
+mod tests;
