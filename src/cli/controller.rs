@@ -28,8 +28,8 @@ struct Common {
     /// Namespace of the release, where the lease is
     #[arg(long, env = "FALCO_OPERATOR_NAMESPACE", default_value = "falco-operator")]
     namespace: String,
-    /// Name of this process' pod, by which it holds the lease
-    #[arg(long, env = "FALCO_OPERATOR_POD_NAME", default_value_t = fallback_name())]
+    /// Name of this process' pod, by which it holds the lease [default: the machine's name]
+    #[arg(long, env = "FALCO_OPERATOR_POD_NAME", default_value_t = fallback_name(), hide_default_value = true)]
     pod_name: String,
     /// Namespace of the agents [default: that of the release]
     #[arg(long, env = "FALCO_OPERATOR_AGENT_NAMESPACE")]

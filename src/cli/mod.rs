@@ -1,7 +1,9 @@
 //! The command line: one definition from which parsing, help, completions and the reference page come.
 
+mod completions;
 mod controller;
 mod crd;
+mod desk;
 mod install;
 pub mod reference;
 mod runtime;
@@ -37,6 +39,14 @@ enum Command {
     Retry(status::PauseArgs),
     /// Print the custom resource definitions, as YAML documents
     Crd(crd::Args),
+    /// Check manifests and plain Falco rules files as the operator and Falco would check them, with no cluster
+    Lint(desk::lint::Args),
+    /// Render manifests into the rules files that nodes would get, with no cluster
+    Render(desk::render::Args),
+    /// Convert plain Falco rules files into manifests, appends and overrides resolved
+    Convert(desk::convert::Args),
+    /// Print a script that completes the commands and options of this program in a shell
+    Completions(completions::Args),
     /// Copy this program into a folder: for a container of another image, which runs it from there
     #[command(hide = true)]
     Install(install::Args),
@@ -56,6 +66,10 @@ pub fn run() -> ExitCode {
         Command::Resume(args) => status::pause(&args, false),
         Command::Retry(args) => status::retry(&args),
         Command::Crd(args) => crd::run(&args),
+        Command::Lint(args) => desk::lint::run(&args),
+        Command::Render(args) => desk::render::run(&args),
+        Command::Convert(args) => desk::convert::run(&args),
+        Command::Completions(args) => completions::run(&args),
         Command::Install(args) => install::run(&args),
     };
     outcome.unwrap_or_else(|err| {
