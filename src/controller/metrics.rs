@@ -18,6 +18,7 @@ pub const WATCHED: &[&str] = &[
     "Namespace",
     "Pod",
     "DaemonSet",
+    "CustomResourceDefinition",
 ];
 const VERBS: &[&str] = &["create", "update", "patch", "delete"];
 const OUTCOMES: &[&str] = &["written", "conflict", "forbidden", "not_found", "timeout", "failed"];

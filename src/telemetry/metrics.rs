@@ -269,11 +269,11 @@ pub(crate) mod tests {
         let registry = Registry::new();
         let sample = Sample::register(&registry).unwrap();
         sample.matches_total.with_label_values(&["team-a"]).inc_by(3);
-        let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
         sample.things_total.with_label_values(&["bad", "slow"]).inc_by(0);
         sample.took_seconds.with_label_values(&["two"]).observe(0.2);
         sample.blind_seconds_total.inc_by(0.5);
         sample.depth.set(0);
+        let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
         for line in [
             "sample_blind_seconds_total 0.5",
             "# HELP sample_things_total Things that happened, by outcome.",
