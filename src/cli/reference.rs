@@ -2,6 +2,7 @@
 
 use clap::CommandFactory;
 
+use crate::agent::metrics::AgentMetrics;
 use crate::api::{Event, Phase};
 use crate::controller::metrics::ControllerMetrics;
 use crate::telemetry::metrics::reference;
@@ -11,7 +12,7 @@ use crate::telemetry::metrics::reference;
 pub fn metrics_page() -> String {
     let intro =
         "# Metrics\n\nWhat `/metrics` of each process serves. This page is made from the tables in the code.\n\n";
-    format!("{intro}{}", reference(&[("Controller", ControllerMetrics::table())]))
+    format!("{intro}{}", reference(&[("Controller", ControllerMetrics::table()), ("Agent", AgentMetrics::table())]))
 }
 
 /// `docs/state-machine.md`.
