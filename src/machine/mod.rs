@@ -14,6 +14,8 @@ mod nodes;
 mod policy;
 mod rollout;
 mod run;
+#[cfg(test)]
+mod simulation;
 mod status;
 mod sum;
 mod tally;

@@ -17,32 +17,26 @@ impl Run<'_> {
                 }
             }
             (_, true) => {
+                // Even where nobody is there to read it: an agent that comes just now must not take the deleted bundle for
+                // a lost one.
                 self.withdrawing();
-                if self.facts.nodes.agents {
-                    self.write_withdrawal();
-                } else {
-                    self.gone();
-                }
+                self.write_withdrawal();
             }
             (_, false) => self.without_bundle(),
         }
     }
 
-    /// There is no bundle: either none was ever written, or it is withdrawn already, or lost.
+    /// There is no bundle. Either none was ever written, or it is withdrawn already and the finalizer is all that is
+    /// left, or it is lost: who can tell? Only the status of a namespace that was empty before says it for sure.
     fn without_bundle(&mut self) {
         let held = self.facts.rules_file.as_ref().is_some_and(|file| file.finalizer);
-        if !held || self.from == Phase::Empty && self.was.is_some() {
-            return self.empty();
-        }
-        let nodes = &self.facts.nodes;
-        if nodes.nodes.iter().any(|node| node.loaded.is_some_and(|hash| hash != NONE)) {
-            // Lost: the nodes have to be told again.
+        let empty = self.was.is_some_and(|was| was.phase == Phase::Empty);
+        if held && !empty && self.facts.nodes.agents {
+            // Asked again, nodes that have let go say so at once.
             self.withdrawing();
             self.write_withdrawal();
-        } else if !nodes.agents || self.any_live() && nodes.nodes.iter().all(|node| node.loaded.is_some()) {
-            self.empty();
         } else {
-            self.withdrawing();
+            self.empty();
         }
     }
 
