@@ -186,8 +186,6 @@ impl World {
             let until = later(now, KEPT);
             space.lost = Some(until);
             space.settled = Settled::Nothing;
-            // What was on its way stays where it is: nobody says any more where it should go.
-            space.wanted.since = None;
             space.note = Some(format!(
                 "the FalcoBundle is gone without having been emptied; the file is kept until {}",
                 until.round(k8s_openapi::jiff::Unit::Second).unwrap_or(until)
