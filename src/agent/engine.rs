@@ -1,5 +1,21 @@
 //! The engine: from what is wanted to what Falco is proved to run, one cycle at a time.
 
+mod base_watch;
+mod check;
+mod command;
+mod config;
+mod driver;
+mod edit;
+mod force;
+mod judge;
+mod leftover;
+mod memory;
+mod page;
+mod plan;
+mod process;
+mod sets;
+mod yaml;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,6 +26,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Running, Wanted};
+use driver::{Driver, Outlets};
 
 /// How a new set of files comes into force.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,6 +116,29 @@ pub enum ReloadOutcome {
     SwappedBack,
 }
 
+/// The steps of a cycle, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// The set is on disk.
+    Written,
+    /// The node's Falco accepts it.
+    Checked,
+    /// Whatever the swap and the way back need is in place.
+    Staged,
+    /// It is in force on disk.
+    Swapped,
+    /// Falco was told to load it.
+    Triggered,
+    /// Falco says that it runs it.
+    Confirmed,
+    /// It is the last good set.
+    Kept,
+    /// Sets that nothing needs any more are gone.
+    Collected,
+    /// Instead of a confirmation: the last good set is in force on disk again.
+    SwappedBack,
+}
+
 /// What the engine tells whoever counts. Calls are quick and come from the engine's own tasks.
 pub trait Observer: Send + Sync + 'static {
     /// An attempt to bring a set into force ended after `took`.
@@ -107,6 +147,8 @@ pub trait Observer: Send + Sync + 'static {
     fn checked(&self, _passed: bool, _took: Duration) {}
     /// Falco was started again after an end that nobody asked for.
     fn falco_restarted(&self) {}
+    /// A step of a cycle is done.
+    fn step(&self, _step: Step) {}
 }
 
 impl Observer for () {}
@@ -157,11 +199,13 @@ impl Engine {
         let (running_tx, running) = watch::channel(Running::default());
         let (page_tx, page) = watch::channel(None);
         let (installation_tx, installation) = watch::channel(None);
-        let ended = tokio::spawn(async move {
-            let _held = (options, wanted, observer, running_tx, page_tx, installation_tx);
-            shutdown.cancelled().await;
-            0
-        });
+        let outlets = Outlets { running: running_tx, page: page_tx, installation: installation_tx };
+        let ended = tokio::spawn(Driver::new(options, wanted, observer, outlets).run(shutdown));
         Self { running, page, installation, ended }
     }
+}
+
+/// At most so many bytes of a text, whole characters only.
+fn cut(text: &str, most: usize) -> &str {
+    text.get(..text.floor_char_boundary(most)).unwrap_or(text)
 }

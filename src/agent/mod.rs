@@ -3,7 +3,17 @@
 //! Two halves meet in [`Wanted`] and [`Running`]: one talks to the API server (which files should this node load, and
 //! what does it report), the other to Falco (how does it come to load them, and how is that proved).
 
+pub mod catalog;
 pub mod engine;
+pub mod identity;
+pub mod metrics;
+pub mod report;
+mod run;
+pub mod watch;
+pub mod world;
+pub mod writer;
+
+pub use run::run;
 
 use std::collections::BTreeMap;
 

@@ -105,7 +105,7 @@ pub struct Args {
 }
 
 /// A duration as Kubernetes writes it: `90s`, `5m`, `1h30m`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let parsed: kube::core::Duration =
         text.parse().map_err(|err| format!("not a duration such as `90s` or `5m`: {err}"))?;
     if parsed.is_negative() {

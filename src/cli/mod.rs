@@ -1,5 +1,6 @@
 //! The command line: one definition from which parsing, help, completions and the reference page come.
 
+mod agent;
 mod completions;
 mod controller;
 mod crd;
@@ -27,6 +28,9 @@ pub struct Cli {
 enum Command {
     /// Run the controller: from rules to the files that nodes load, and back to the rules' status
     Controller(controller::Args),
+    /// Run a node's agent: load the files that the controller hands out into Falco, and report what is proved to run
+    #[command(alias = "supervise")]
+    Agent(agent::Args),
     /// Withdraw everything from the nodes and remove every finalizer, before the operator is uninstalled
     Cleanup(controller::CleanupArgs),
     /// Show which rules run, where not, and why not
@@ -60,6 +64,7 @@ pub fn run() -> ExitCode {
     let _already = rustls::crypto::ring::default_provider().install_default();
     let outcome = match Cli::parse().command {
         Command::Controller(args) => controller::run(&args),
+        Command::Agent(args) => agent::run(&args),
         Command::Cleanup(args) => controller::cleanup(&args),
         Command::Status(args) => status::run(&args),
         Command::Pause(args) => status::pause(&args, true),

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{Desired, NamespaceNodes, run::Run, tally::names};
+use super::{Desired, NamespaceNodes, run::Run, tally::names, withdraw::has_let_go};
 use crate::api::{Phase, Reason, condition};
 
 /// How a namespace, or an item, stands, for its conditions.
@@ -151,10 +151,6 @@ fn withdrawing(run: &Run<'_>, unknown: Option<(Reason, String)>) -> String {
         return format!("Nodes are to drop the rules file. {why}");
     }
     let nodes = &run.facts.nodes.nodes;
-    let still: Vec<&str> = nodes
-        .iter()
-        .filter(|node| !(node.said && node.loaded == Some(crate::api::NONE)))
-        .map(|node| node.node)
-        .collect();
+    let still: Vec<&str> = nodes.iter().filter(|node| !has_let_go(node)).map(|node| node.node).collect();
     format!("{} of {} available nodes have yet to drop the rules file: {}.", still.len(), nodes.len(), names(still))
 }

@@ -7,11 +7,15 @@
 mod conditions;
 mod decide;
 mod facts;
+#[cfg(test)]
+mod item_tests;
 mod items;
 mod nodes;
 mod policy;
 mod rollout;
 mod run;
+#[cfg(test)]
+mod simulation;
 mod status;
 mod sum;
 mod tally;

@@ -628,3 +628,137 @@ fn a_crash_between_status_and_bundle_is_made_good() {
         assert_eq!(crashed.rules_file.unwrap().status, whole.rules_file.unwrap().status, "{what}");
     }
 }
+
+/// A world whose rules file is in this phase.
+fn in_phase(phase: Phase) -> World {
+    let mut world = match phase {
+        Phase::Empty => {
+            let mut world = World::new(2);
+            world.spec().retry_token = Some("0".into());
+            world
+        }
+        Phase::Rendering => {
+            let mut world = World::new(2);
+            world.too_large = true;
+            world.apply_item("a", "huge");
+            world
+        }
+        Phase::Distributing => {
+            let mut world = World::active(2);
+            world.spec().paused = true;
+            world.apply_item("a", "two");
+            world
+        }
+        Phase::RollingOut => edited(2),
+        Phase::Degraded => {
+            let mut world = World::active(2);
+            world.fail_on(1, Fault::BaseChanged, "the base changed");
+            world.nodes[1].loaded = NONE.into();
+            world
+        }
+        Phase::RollingBack => {
+            let mut world = edited(3);
+            world.load_on(0);
+            world.fail_on(1, Fault::Refused, "no");
+            world.fail_on(2, Fault::Refused, "no");
+            world
+        }
+        Phase::RolledBack => rolled_back(),
+        Phase::Withdrawing => {
+            let mut world = World::active(2);
+            world.delete_item("a");
+            world
+        }
+        Phase::Active | Phase::Unknown => World::active(2),
+    };
+    world.step();
+    assert_eq!(world.phase(), phase);
+    world.taken.clear();
+    world
+}
+
+#[test]
+fn every_transition_of_the_table_is_taken() {
+    let mut taken = BTreeSet::new();
+    let mut note = |world: &World| taken.extend(world.taken.iter().map(|(from, on, to)| (*from, on.name(), *to)));
+    for phase in Phase::ALL {
+        let start = in_phase(*phase);
+        let mut edited = start.clone();
+        edited.too_large = false;
+        edited.apply_item("a", "another");
+        edited.step();
+        note(&edited);
+        let mut left = start.clone();
+        left.terminating = true;
+        left.step();
+        note(&left);
+        let mut done = start.clone();
+        done.load();
+        done.step();
+        note(&done);
+        let mut refused = start.clone();
+        refused.fail_on(0, Fault::Refused, "no");
+        refused.fail_on(1, Fault::Refused, "no");
+        refused.step();
+        note(&refused);
+        let mut late = start.clone();
+        late.pass(300);
+        late.step();
+        note(&late);
+        let mut retried = start.clone();
+        retried.spec().retry_token = Some("1".into());
+        retried.step();
+        note(&retried);
+        let mut reverted = start.clone();
+        reverted.items = vec![("a".into(), "one".into())];
+        reverted.step();
+        note(&reverted);
+        let mut some = start.clone();
+        some.load();
+        some.fail_on(1, Fault::NodeFault, "not mine");
+        some.nodes[1].loaded = NONE.into();
+        some.step();
+        note(&some);
+    }
+    // The first wave of two.
+    let mut world = World::active(4);
+    world.policy.waves = vec![Wave::Nodes(1)];
+    world.apply_item("a", "two");
+    world.step();
+    world.load();
+    world.step();
+    note(&world);
+    // A pause, an edit of what was rolled back, and the edit taken back.
+    let mut world = rolled_back();
+    world.spec().paused = true;
+    world.apply_item("a", "three");
+    world.step();
+    world.apply_item("a", "two");
+    world.step();
+    assert_eq!(world.phase(), Phase::RolledBack);
+    note(&world);
+    // A namespace that goes before its finalizer has held anything, with nobody to say what is loaded.
+    let mut world = in_phase(Phase::Empty);
+    let stored = world.rules_file.as_mut().unwrap();
+    (stored.finalizer, stored.status) = (true, None);
+    world.terminating = true;
+    world.nodes.clear();
+    world.step();
+    assert_eq!(world.phase(), Phase::Withdrawing);
+    note(&world);
+    let table: BTreeSet<_> = Phase::TRANSITIONS.iter().map(|(from, on, to)| (*from, on.name(), *to)).collect();
+    assert_eq!(taken, table);
+}
+
+#[test]
+fn every_phase_can_be_reached_and_left() {
+    let mut reached = BTreeSet::from([Phase::default()]);
+    for _ in Phase::ALL {
+        let next: Vec<_> = Phase::TRANSITIONS.iter().filter(|(from, ..)| reached.contains(from)).collect();
+        reached.extend(next.iter().map(|(_, _, to)| *to));
+    }
+    assert_eq!(reached, Phase::ALL.iter().copied().collect());
+    for phase in Phase::ALL {
+        assert!(phase.next(crate::api::Event::NothingLeft).is_some() || *phase == Phase::Withdrawing);
+    }
+}

@@ -2,7 +2,7 @@
 
 use k8s_openapi::jiff::Timestamp;
 
-use super::{EventReason, run::Run};
+use super::{EventReason, NodeVerdict, run::Run};
 use crate::api::{BundleFile, Event, NONE, Phase, RolloutKind};
 
 impl Run<'_> {
@@ -17,32 +17,26 @@ impl Run<'_> {
                 }
             }
             (_, true) => {
+                // Even where nobody is there to read it: an agent that comes just now must not take the deleted bundle for
+                // a lost one.
                 self.withdrawing();
-                if self.facts.nodes.agents {
-                    self.write_withdrawal();
-                } else {
-                    self.gone();
-                }
+                self.write_withdrawal();
             }
             (_, false) => self.without_bundle(),
         }
     }
 
-    /// There is no bundle: either none was ever written, or it is withdrawn already, or lost.
+    /// There is no bundle. Either none was ever written, or it is withdrawn already and the finalizer is all that is
+    /// left, or it is lost: who can tell? Only the status of a namespace that was empty before says it for sure.
     fn without_bundle(&mut self) {
         let held = self.facts.rules_file.as_ref().is_some_and(|file| file.finalizer);
-        if !held || self.from == Phase::Empty && self.was.is_some() {
-            return self.empty();
-        }
-        let nodes = &self.facts.nodes;
-        if nodes.nodes.iter().any(|node| node.loaded.is_some_and(|hash| hash != NONE)) {
-            // Lost: the nodes have to be told again.
+        let empty = self.was.is_some_and(|was| was.phase == Phase::Empty);
+        if held && !empty && self.facts.nodes.agents {
+            // Asked again, nodes that have let go say so at once.
             self.withdrawing();
             self.write_withdrawal();
-        } else if !nodes.agents || self.any_live() && nodes.nodes.iter().all(|node| node.loaded.is_some()) {
-            self.empty();
         } else {
-            self.withdrawing();
+            self.empty();
         }
     }
 
@@ -65,11 +59,10 @@ impl Run<'_> {
         }
     }
 
-    /// Whether no available node loads anything of the namespace, each by its own word: what a node has settled is no
-    /// proof, since it may be loading a file right now.
+    /// Whether no available node loads anything of the namespace.
     fn unloaded(&self) -> bool {
         let nodes = &self.facts.nodes;
-        !nodes.agents || self.any_live() && nodes.nodes.iter().all(|node| node.said && node.loaded == Some(NONE))
+        !nodes.agents || self.any_live() && nodes.nodes.iter().all(has_let_go)
     }
 
     /// Enters the phase, once.
@@ -116,4 +109,10 @@ impl Run<'_> {
         }
         self.release = true;
     }
+}
+
+/// Whether a node loads nothing of the namespace, by its own word: what it has settled is no proof, since it may be
+/// loading a file right now. Nor is it an answer to the withdrawal as long as the node still tells of a file it tried.
+pub(super) fn has_let_go(node: &NodeVerdict<'_>) -> bool {
+    node.said && node.loaded == Some(NONE) && node.tried.is_none()
 }

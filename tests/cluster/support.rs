@@ -206,7 +206,7 @@ impl World {
 
     /// Waits, and tells the namespace's whole story where it was in vain.
     pub fn until<T>(&self, what: &str, namespace: &str, look: impl FnMut() -> Result<T>) -> Result<T> {
-        wait::until(what, LIMIT, look).map_err(|err| err.context(self.story(namespace)))
+        wait::until(what, LIMIT, look).map_err(|err| anyhow::anyhow!("{err:#}\n{}", self.story(namespace)))
     }
 
     /// What the API server holds about a namespace and the nodes, for people who search for a fault.
@@ -520,8 +520,8 @@ impl<'a> Scenarios<'a> {
         match outcome {
             Ok(()) => println!("ok     {name} ({seconds:.1} s)"),
             Err(err) => {
-                println!("FAILED {name} ({seconds:.1} s): {err:?}");
-                self.failed.push(format!("{name}: {err:?}"));
+                println!("FAILED {name} ({seconds:.1} s): {err:#}");
+                self.failed.push(format!("{name}: {err:#}"));
             }
         }
         self

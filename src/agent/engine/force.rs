@@ -1,0 +1,392 @@
+//! How a set comes into force, and how that is proved.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::time::sleep;
+
+use super::config::Base;
+use super::driver::{Driver, Turn, storage, trouble};
+use super::leftover::Process;
+use super::memory::{Attempt, Probation, Tried};
+use super::page::{self, Page, PageError};
+use super::plan::Plan;
+use super::process::Spec;
+use super::sets::Set;
+use super::{ReloadOutcome, Step, Strategy, cut};
+use crate::api::NodeFaultReason;
+
+/// How often Falco is asked while it loads.
+const ASK: Duration = Duration::from_millis(10);
+/// For so long a death of Falco is blamed on what came into force last.
+const PROBATION: Duration = Duration::from_secs(30);
+/// From a change of a base file to the load that Falco makes of it, at most, but for the load itself.
+const NOTICED: Duration = Duration::from_millis(500);
+
+/// What came of waiting for Falco.
+#[derive(Clone, Debug)]
+enum Answer {
+    /// It says that it runs the set.
+    Confirmed(Page),
+    /// It lives, and can't be asked.
+    Silent,
+    /// It ended, and how.
+    Died(String),
+    /// It lives and does not say so, or nobody answers.
+    Late,
+}
+
+impl Driver {
+    /// Brings a set into force that is not yet; what it brings in vain is remembered, and the last good set is back.
+    pub(super) async fn bring(&mut self, set: &Set, plan: &Plan, good: Option<&Set>, base: &Base) -> Turn<()> {
+        let begun = Instant::now();
+        let fresh = fresh(set, good);
+        let spec = self.command.spec(base, self.options.rule_matching, None);
+        self.store.prepare_trigger().map_err(storage)?;
+        self.quiet().await;
+        self.memory.attempt = Some(Attempt { files: fresh.clone() });
+        self.save()?;
+        self.store.stage(&set.id).map_err(storage)?;
+        self.observer.step(Step::Staged);
+
+        let answer = self.swap_and_load(set, &spec, base).await?;
+        let page = match answer {
+            Answer::Confirmed(page) => Some(page),
+            Answer::Silent => None,
+            Answer::Died(how) => {
+                return self.back(&fresh, &format!("{how}, while it loaded this file"), base, begun).await;
+            }
+            Answer::Late => {
+                return self.back(&fresh, "Falco did not confirm in time that it loaded this file", base, begun).await;
+            }
+        };
+        self.observer.step(Step::Confirmed);
+        self.proves(set, base, page.as_ref());
+        self.store.keep().map_err(storage)?;
+        self.observer.step(Step::Kept);
+        self.memory.confirmed(&set.files);
+        self.on_probation(&fresh, good);
+        self.save()?;
+        if page.is_some() {
+            self.collect(set);
+        }
+        self.observer.step(Step::Collected);
+        let outcome = if page.is_some() { ReloadOutcome::Confirmed } else { ReloadOutcome::Assumed };
+        self.observer.reloaded(outcome, begun.elapsed());
+        let names: Vec<_> = plan.candidates.iter().map(|it| it.namespace.as_str()).collect();
+        let took = begun.elapsed().as_secs_f64();
+        tracing::info!(set = set.id, files = set.files.len(), ?outcome, took, new = ?names, "a set is in force");
+        Ok(())
+    }
+
+    /// The swap, and then whatever it takes until Falco confirms.
+    async fn swap_and_load(&mut self, set: &Set, spec: &Spec, base: &Base) -> Turn<Answer> {
+        let Some(falco) = self.falco.clone() else {
+            self.store.swap().map_err(storage)?;
+            self.observer.step(Step::Swapped);
+            self.spec = Some(spec.clone());
+            return Ok(self.reload(set, base).await);
+        };
+        falco.restarts(false);
+        let runs = falco.status.borrow().pid.is_some();
+        let alike = self.spec.as_ref() == Some(spec);
+        if runs && alike && self.options.strategy != Strategy::Restart {
+            self.store.swap().map_err(storage)?;
+            self.observer.step(Step::Swapped);
+            match self.reload(set, base).await {
+                Answer::Late => tracing::warn!("Falco does not confirm the set; starting it anew"),
+                answer => return Ok(answer),
+            }
+            falco.stop().await;
+        } else {
+            falco.stop().await;
+            self.store.swap().map_err(storage)?;
+            self.observer.step(Step::Swapped);
+        }
+        Ok(self.started(set, spec, base).await)
+    }
+
+    /// Starts Falco and waits for its word.
+    async fn started(&mut self, set: &Set, spec: &Spec, base: &Base) -> Answer {
+        let Some(falco) = self.falco.clone() else { return Answer::Late };
+        let deaths = falco.status.borrow().deaths;
+        falco.start(spec.clone());
+        self.spec = Some(spec.clone());
+        self.confirm(set, base, None, deaths, self.limit()).await
+    }
+
+    /// Tells Falco to load again and waits for its word; once more if it does not come.
+    async fn reload(&mut self, set: &Set, base: &Base) -> Answer {
+        let deaths = self.deaths();
+        let mut answer = Answer::Late;
+        for try_number in 0..2 {
+            // What it says now is what it must not say then. Nothing is asked of it while it is loading.
+            let before = match self.readable(deaths).await {
+                Ok(before) => before,
+                Err(how) => return Answer::Died(how),
+            };
+            if try_number > 0 && self.falco.is_none() && before.is_some() {
+                // It does not watch our folder, then. It has just answered, so it isn't loading and won't die of this.
+                if let Some(process) = Process::with_config(&self.store.config()) {
+                    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(process.pid), nix::sys::signal::SIGHUP);
+                }
+            }
+            if let Err(error) = self.store.trigger() {
+                tracing::warn!(%error, "cannot tell Falco to load");
+            }
+            self.observer.step(Step::Triggered);
+            answer = self.confirm(set, base, before, deaths, self.limit()).await;
+            if !matches!(answer, Answer::Late) {
+                break;
+            }
+        }
+        answer
+    }
+
+    /// When Falco says that it loaded last; nothing if it can't be asked. Waits while it is loading.
+    async fn readable(&self, deaths: u64) -> Result<Option<u64>, String> {
+        let begun = Instant::now();
+        while begun.elapsed() < self.limit() {
+            if let Some(how) = self.death_since(deaths) {
+                return Err(how);
+            }
+            let Some(address) = self.page_address() else { return Ok(None) };
+            match page::read(address).await {
+                Ok(page) => return Ok(Some(page.reloaded)),
+                Err(PageError::NoMetrics(_)) if self.no_metrics => return Ok(None),
+                Err(_) => sleep(ASK).await,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits until Falco says that it runs exactly this set, having loaded since `before`.
+    async fn confirm(&mut self, set: &Set, base: &Base, before: Option<u64>, deaths: u64, limit: Duration) -> Answer {
+        let begun = Instant::now();
+        let mut without = None;
+        loop {
+            if let Some(how) = self.death_since(deaths) {
+                return Answer::Died(how);
+            }
+            let address = self.page_address();
+            match address {
+                None => without = without.or(Some(Instant::now())),
+                Some(address) => match page::read(address).await {
+                    Ok(page) => {
+                        self.no_metrics = false;
+                        without = None;
+                        if before.is_none_or(|before| page.reloaded != before) && page.shows(set, &base.hashes) {
+                            self.ask_versions(address).await;
+                            return Answer::Confirmed(page);
+                        }
+                    }
+                    Err(PageError::NoMetrics(_)) => without = without.or(Some(Instant::now())),
+                    Err(_) => without = None,
+                },
+            }
+            let enough = if self.no_metrics || address.is_none() { self.quick() } else { limit };
+            if without.is_some_and(|since| since.elapsed() >= enough) && self.lives() {
+                self.no_metrics |= address.is_some();
+                return Answer::Silent;
+            }
+            if begun.elapsed() >= limit.max(enough * 2) {
+                return Answer::Late;
+            }
+            sleep(ASK).await;
+        }
+    }
+
+    /// Proves that Falco runs the set that is in force already: it was started, or the base has changed.
+    pub(super) async fn prove(&mut self, set: &Set, base: &Base) -> Turn<()> {
+        let spec = self.command.spec(base, self.options.rule_matching, None);
+        let deaths = self.deaths();
+        if let Some(falco) = self.falco.clone() {
+            let runs = falco.status.borrow().pid.is_some();
+            if runs && self.spec.as_ref() != Some(&spec) {
+                falco.stop().await;
+            }
+            if self.spec.as_ref() != Some(&spec) || (!runs && falco.status.borrow().in_a_row == 0) {
+                falco.start(spec.clone());
+            }
+        }
+        self.spec = Some(spec.clone());
+        let loaded_before = self.proved.as_ref().is_some_and(|it| it.set.id == set.id && it.starts == self.starts());
+        let mut answer = self.unasked(set, base, deaths).await;
+        if matches!(answer, Answer::Late) {
+            answer = self.reload(set, base).await;
+        }
+        if let (Answer::Late, Some(falco)) = (&answer, self.falco.clone()) {
+            tracing::warn!("Falco does not confirm the set that is in force; starting it anew");
+            falco.stop().await;
+            answer = self.started(set, &spec, base).await;
+        }
+        let page = match answer {
+            Answer::Confirmed(page) => Some(page),
+            Answer::Silent => None,
+            Answer::Died(how) => return Err(trouble(NodeFaultReason::FalcoDown, how)),
+            Answer::Late => {
+                let message = "Falco lives but does not confirm that it runs the rules files in force";
+                return Err(trouble(NodeFaultReason::Unconfirmed, message));
+            }
+        };
+        if !loaded_before {
+            tracing::info!(set = set.id, "Falco runs the set in force");
+        }
+        self.proves(set, base, page.as_ref());
+        if page.is_some() {
+            self.collect(set);
+        }
+        Ok(())
+    }
+
+    /// Waits for a load that Falco makes by itself: after its start, or for a base file that changed.
+    async fn unasked(&mut self, set: &Set, base: &Base, deaths: u64) -> Answer {
+        let changed = self.watch.last().map(|(at, _)| at.elapsed());
+        let load = NOTICED + self.load * 4;
+        let patience = if self.proved.is_some() && changed.is_none_or(|ago| ago > load) { ASK } else { load };
+        // Just started, it needs all its time.
+        let patience =
+            if self.proved.as_ref().is_some_and(|it| it.starts == self.starts()) { patience } else { self.limit() };
+        let begun = Instant::now();
+        loop {
+            let left = patience.saturating_sub(begun.elapsed());
+            let answer = self.confirm(set, base, None, deaths, left).await;
+            match &answer {
+                Answer::Confirmed(page) if !page.shows_base(&base.hashes) => {
+                    if begun.elapsed() >= patience {
+                        return Answer::Late;
+                    }
+                    sleep(ASK).await;
+                }
+                _ => return answer,
+            }
+        }
+    }
+
+    /// Puts the last good set back, and finds out whether Falco runs with that one.
+    async fn back(&mut self, fresh: &[Tried], why: &str, base: &Base, begun: Instant) -> Turn<()> {
+        tracing::warn!(files = ?fresh, "{}; back to the last good set", cut(why, 1024));
+        if let Some(falco) = &self.falco {
+            falco.stop().await;
+        }
+        self.store.swap_back().map_err(storage)?;
+        self.observer.step(Step::SwappedBack);
+        self.observer.reloaded(ReloadOutcome::SwappedBack, begun.elapsed());
+        let Some(good) = self.store.good().and_then(|id| self.store.read(&id)) else {
+            return Err(trouble(NodeFaultReason::FalcoDown, why));
+        };
+        self.proved = None;
+        let spec = self.command.spec(base, self.options.rule_matching, None);
+        let answer =
+            if self.falco.is_some() { self.started(&good, &spec, base).await } else { self.reload(&good, base).await };
+        let page = match answer {
+            Answer::Confirmed(page) => Some(page),
+            Answer::Silent => None,
+            // The control failed too: whatever is wrong, the files are not known to be.
+            Answer::Died(how) => {
+                self.gave_up()?;
+                return Err(trouble(NodeFaultReason::FalcoDown, format!("{how}, with the last good set too")));
+            }
+            Answer::Late => {
+                self.gave_up()?;
+                let message = "Falco lives, but confirms neither a new set nor the last good one";
+                return Err(trouble(NodeFaultReason::Unconfirmed, message));
+            }
+        };
+        self.proves(&good, base, page.as_ref());
+        self.memory.attempt = None;
+        self.memory.failed(fresh, cut(why, 1024));
+        self.save()?;
+        if fresh.is_empty() {
+            // Nothing new to blame: files were only taken away.
+            return Err(trouble(
+                NodeFaultReason::Unconfirmed,
+                format!("a set without some of the files failed: {why}"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn gave_up(&mut self) -> Turn<()> {
+        self.memory.attempt = None;
+        self.save()
+    }
+
+    fn on_probation(&mut self, fresh: &[Tried], good: Option<&Set>) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let Some(good) = good.filter(|_| !fresh.is_empty()) else { return };
+        let earlier = self.memory.probation.take().filter(|it| it.until >= now);
+        let mut probation =
+            earlier.unwrap_or_else(|| Probation { previous: good.id.clone(), files: Vec::new(), until: 0 });
+        probation.files.retain(|file| fresh.iter().all(|it| it.namespace != file.namespace));
+        probation.files.extend_from_slice(fresh);
+        probation.until = now + PROBATION.as_secs();
+        self.memory.probation = Some(probation);
+    }
+
+    /// Removes sets that nothing needs any more, after a proved load.
+    fn collect(&self, set: &Set) {
+        let (current, good) = (self.store.current(), self.store.good());
+        let mut keep = vec![set.id.as_str()];
+        keep.extend(current.as_deref());
+        keep.extend(good.as_deref());
+        keep.extend(self.memory.probation.as_ref().map(|it| it.previous.as_str()));
+        if let Err(error) = self.store.collect(&keep) {
+            tracing::warn!(%error, "cannot remove sets that are needed no more");
+        }
+    }
+
+    /// Waits until no load of Falco's own can be under way: one that a changed base file causes.
+    async fn quiet(&mut self) {
+        loop {
+            self.watch.drain();
+            let Some((at, clock)) = self.watch.last() else { return };
+            if at.elapsed() > NOTICED + self.load * 4 || !self.lives() {
+                return;
+            }
+            let changed = clock.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+            if let Some(address) = self.page_address()
+                && let Ok(page) = page::read(address).await
+                && u128::from(page.reloaded) > changed
+                && !self.watch.drain()
+            {
+                return;
+            }
+            sleep(ASK).await;
+        }
+    }
+
+    fn lives(&self) -> bool {
+        match &self.falco {
+            Some(falco) => falco.status.borrow().pid.is_some(),
+            None => Process::with_config(&self.store.config()).is_some(),
+        }
+    }
+
+    fn deaths(&self) -> u64 {
+        self.falco.as_ref().map_or(0, |falco| falco.status.borrow().deaths)
+    }
+
+    fn death_since(&self, deaths: u64) -> Option<String> {
+        let status = self.falco.as_ref()?.status.borrow();
+        (status.deaths > deaths).then(|| status.last_end.clone().unwrap_or_else(|| "Falco ended".into()))
+    }
+
+    /// How long Falco may take to confirm: what is allowed, or more where its checks are slow.
+    fn limit(&self) -> Duration {
+        self.options.confirm_timeout.max(self.load * 6)
+    }
+
+    /// How long a load takes at most, to judge by a check: where Falco can't be asked, it is given this.
+    fn quick(&self) -> Duration {
+        Duration::from_millis(1500) + self.load * 3
+    }
+}
+
+/// What a set brings that another does not have.
+fn fresh(set: &Set, good: Option<&Set>) -> Vec<Tried> {
+    let none = BTreeMap::new();
+    let old = good.map_or(&none, |good| &good.files);
+    let new = set.files.iter().filter(|(namespace, text)| old.get(*namespace).is_none_or(|it| it.hash != text.hash));
+    new.map(|(namespace, text)| Tried { namespace: namespace.clone(), hash: text.hash.clone() }).collect()
+}

@@ -1,0 +1,6 @@
+//! The agent's engine with a real Falco process: the stand-in.
+
+mod configuration;
+mod cycle;
+mod faults;
+mod place;
