@@ -80,6 +80,12 @@ macro_rules! state_machine {
             pub const fn name(self) -> &'static str {
                 match self { $( Self::$event => stringify!($event) ),+ }
             }
+
+            /// What the event means, in a sentence.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $( Self::$event => concat!($($edoc),+) ),+ }
+            }
         }
     };
 }

@@ -4,6 +4,15 @@
 //! what does it report), the other to Falco (how does it come to load them, and how is that proved).
 
 pub mod engine;
+pub mod identity;
+pub mod metrics;
+pub mod report;
+mod run;
+pub mod watch;
+pub mod world;
+pub mod writer;
+
+pub use run::run;
 
 use std::collections::BTreeMap;
 

@@ -34,6 +34,8 @@ state_machine! {
         Rendered,
         /// The file made is the one that is already the target.
         Unchanged,
+        /// The file made is the one that was rolled back; it is not tried again by itself.
+        AlreadyRejected,
         /// The file is larger than the API server takes.
         TooLarge,
         /// No item exists any more.
@@ -44,11 +46,13 @@ state_machine! {
         WaveLoaded,
         /// Every available node has loaded the target.
         AllLoaded,
+        /// The rollout is over, and not every available node has loaded the target: the others go on with it.
+        SomeLoaded,
         /// More nodes refused the target than the policy allows.
         TooManyRefused,
         /// The deadline passed and not one node has loaded the target.
         NowhereLoaded,
-        /// A node that had the target loaded has lost it or refuses it.
+        /// A node that had the target loaded has lost it or refuses it, or stays behind for longer than a wave may take.
         Drifted,
         /// Every available node is back at the last good file.
         AllRestored,
@@ -64,7 +68,8 @@ state_machine! {
     Rendering + Edited => Rendering;
     Rendering + Rendered => Distributing;
     Rendering + Unchanged => Active;
-    Rendering + TooLarge => Active;
+    Rendering + AlreadyRejected => RolledBack;
+    Rendering + TooLarge => Rendering;
     Rendering + NothingLeft => Withdrawing;
     Distributing + Edited => Rendering;
     Distributing + NothingLeft => Withdrawing;
@@ -73,6 +78,7 @@ state_machine! {
     RollingOut + NothingLeft => Withdrawing;
     RollingOut + WaveLoaded => RollingOut;
     RollingOut + AllLoaded => Active;
+    RollingOut + SomeLoaded => Degraded;
     RollingOut + TooManyRefused => RollingBack;
     RollingOut + NowhereLoaded => RollingBack;
     Active + Edited => Rendering;

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{runtime, shutdown_on_signals};
 use crate::controller::{self, Options, Policies, Watched, metrics::ControllerMetrics};
 use crate::machine::{self, Wave};
+use crate::render;
 use crate::telemetry::{self, Readiness, Telemetry};
 
 /// What the commands that act as the controller have in common.
@@ -27,8 +28,8 @@ struct Common {
     /// Namespace of the release, where the lease is
     #[arg(long, env = "FALCO_OPERATOR_NAMESPACE", default_value = "falco-operator")]
     namespace: String,
-    /// Name of this process' pod, by which it holds the lease
-    #[arg(long, env = "FALCO_OPERATOR_POD_NAME", default_value_t = fallback_name())]
+    /// Name of this process' pod, by which it holds the lease [default: the machine's name]
+    #[arg(long, env = "FALCO_OPERATOR_POD_NAME", default_value_t = fallback_name(), hide_default_value = true)]
     pod_name: String,
     /// Namespace of the agents [default: that of the release]
     #[arg(long, env = "FALCO_OPERATOR_AGENT_NAMESPACE")]
@@ -104,7 +105,7 @@ pub struct Args {
 }
 
 /// A duration as Kubernetes writes it: `90s`, `5m`, `1h30m`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let parsed: kube::core::Duration =
         text.parse().map_err(|err| format!("not a duration such as `90s` or `5m`: {err}"))?;
     if parsed.is_negative() {
@@ -121,6 +122,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             waves: args.rollout_waves.clone(),
             max_failed: args.rollout_max_failed,
             deadline: args.rollout_deadline,
+        },
+        render: match &args.policy {
+            None => render::Policy::default(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("cannot read the policy {}", path.display()))?;
+                render::Policy::from_yaml(&text).with_context(|| format!("the policy {}", path.display()))?
+            }
         },
         ..Policies::default()
     };
@@ -152,8 +161,8 @@ pub struct CleanupArgs {
     #[command(flatten)]
     common: Common,
     /// Deployment of the controller, which is scaled to zero first [default: none is]
-    #[arg(long, env = "FALCO_OPERATOR_CONTROLLER_DEPLOYMENT", value_name = "NAME")]
-    controller_deployment: Option<String>,
+    #[arg(long, env = "FALCO_OPERATOR_DEPLOYMENT", value_name = "NAME")]
+    deployment: Option<String>,
     /// Labels of the controller's pods, as a selector
     #[arg(
         long,
@@ -175,7 +184,7 @@ pub fn cleanup(args: &CleanupArgs) -> anyhow::Result<ExitCode> {
         let shutdown = shutdown_on_signals()?;
         let client = controller::client().await?;
         let deadline = Instant::now() + args.timeout;
-        if let Some(deployment) = &args.controller_deployment {
+        if let Some(deployment) = &args.deployment {
             scale_to_zero(&client, &args.common.namespace, deployment, &args.controller_selector, deadline).await?;
         }
         let registry = telemetry::registry().context("the metrics can't be set up")?;

@@ -1,10 +1,14 @@
 //! The command line: one definition from which parsing, help, completions and the reference page come.
 
+mod agent;
+mod completions;
 mod controller;
 mod crd;
+mod desk;
 mod install;
 pub mod reference;
 mod runtime;
+mod status;
 
 use std::process::ExitCode;
 
@@ -24,10 +28,29 @@ pub struct Cli {
 enum Command {
     /// Run the controller: from rules to the files that nodes load, and back to the rules' status
     Controller(controller::Args),
+    /// Run a node's agent: load the files that the controller hands out into Falco, and report what is proved to run
+    #[command(alias = "supervise")]
+    Agent(agent::Args),
     /// Withdraw everything from the nodes and remove every finalizer, before the operator is uninstalled
     Cleanup(controller::CleanupArgs),
+    /// Show which rules run, where not, and why not
+    Status(status::Args),
+    /// Stop the rollout of a namespace before its next wave
+    Pause(status::PauseArgs),
+    /// Let the rollout of a namespace go on
+    Resume(status::PauseArgs),
+    /// Try the file of a namespace again that was rolled back
+    Retry(status::PauseArgs),
     /// Print the custom resource definitions, as YAML documents
     Crd(crd::Args),
+    /// Check manifests and plain Falco rules files as the operator and Falco would check them, with no cluster
+    Lint(desk::lint::Args),
+    /// Render manifests into the rules files that nodes would get, with no cluster
+    Render(desk::render::Args),
+    /// Convert plain Falco rules files into manifests, appends and overrides resolved
+    Convert(desk::convert::Args),
+    /// Print a script that completes the commands and options of this program in a shell
+    Completions(completions::Args),
     /// Copy this program into a folder: for a container of another image, which runs it from there
     #[command(hide = true)]
     Install(install::Args),
@@ -41,8 +64,17 @@ pub fn run() -> ExitCode {
     let _already = rustls::crypto::ring::default_provider().install_default();
     let outcome = match Cli::parse().command {
         Command::Controller(args) => controller::run(&args),
+        Command::Agent(args) => agent::run(&args),
         Command::Cleanup(args) => controller::cleanup(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Pause(args) => status::pause(&args, true),
+        Command::Resume(args) => status::pause(&args, false),
+        Command::Retry(args) => status::retry(&args),
         Command::Crd(args) => crd::run(&args),
+        Command::Lint(args) => desk::lint::run(&args),
+        Command::Render(args) => desk::render::run(&args),
+        Command::Convert(args) => desk::convert::run(&args),
+        Command::Completions(args) => completions::run(&args),
         Command::Install(args) => install::run(&args),
     };
     outcome.unwrap_or_else(|err| {

@@ -6,6 +6,7 @@
 
 mod client;
 mod execute;
+mod gauges;
 mod index;
 mod lease;
 pub mod metrics;

@@ -12,14 +12,15 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::execute::{Executor, Failure};
+use super::gauges;
 use super::index::{Index, Written};
 use super::lease::{self, Candidate, Lead};
-use super::metrics::{ControllerMetrics, ITEM_PHASES, item_phase_name};
+use super::metrics::ControllerMetrics;
 use super::plan::{Policies, Work};
 use super::queue::{Queue, Ripe, Touch};
 use super::watch::{self, Change, Watched};
-use crate::api::{ItemPhase, Phase, Reason};
-use crate::machine::{EventReason, Nodes, Refresh, Standing};
+use crate::api::Reason;
+use crate::machine::{EventReason, Nodes, Refresh};
 use crate::telemetry::Gate;
 
 /// The kinds that must be known before anything is decided.
@@ -459,59 +460,9 @@ impl Controller {
         let (depth, age) = self.queue.backlog(now);
         self.metrics.queue_depth.set(depth as i64);
         self.metrics.queue_age_seconds.set(age.as_secs_f64());
-        if self.gauges_at.is_none_or(|at| now < at) {
-            return;
-        }
-        self.gauges_at = None;
-        let mut phases: BTreeMap<&str, i64> = Phase::ALL.iter().map(|phase| (phase.name(), 0)).collect();
-        let mut rules: BTreeMap<&str, i64> = ITEM_PHASES.iter().map(|phase| (item_phase_name(*phase), 0)).collect();
-        let mut reasons: BTreeMap<&str, i64> = Reason::ALL.iter().map(|reason| (reason.name(), 0)).collect();
-        for (namespace, space) in &self.index.spaces {
-            if let Some(status) = space.rules_files.get(namespace).and_then(|file| file.status.as_ref())
-                && let Some(count) = phases.get_mut(status.phase.name())
-            {
-                *count += 1;
-            }
-            for item in space.rules.values() {
-                let status = item.object.status.as_ref();
-                let phase = status.and_then(|status| status.phase).unwrap_or(ItemPhase::Pending);
-                if let Some(count) = rules.get_mut(item_phase_name(phase)) {
-                    *count += 1;
-                }
-            }
-            let statuses = space.rules.values().map(|item| item.object.status.as_ref());
-            let statuses = statuses.chain(space.macros.values().map(|item| item.object.status.as_ref()));
-            let statuses = statuses.chain(space.lists.values().map(|item| item.object.status.as_ref()));
-            for condition in statuses.flatten().flat_map(|status| &status.conditions) {
-                if condition.type_ == "Ready"
-                    && condition.status != "True"
-                    && let Some(count) = reasons.get_mut(condition.reason.as_str())
-                {
-                    *count += 1;
-                }
-            }
-        }
-        for (phase, count) in phases {
-            self.metrics.namespaces.with_label_values(&[phase]).set(count);
-        }
-        for (phase, count) in rules {
-            self.metrics.rules.with_label_values(&[phase]).set(count);
-        }
-        for (reason, count) in reasons {
-            self.metrics.items_not_ready.with_label_values(&[reason]).set(count);
-        }
-        let standing = |wanted: &dyn Fn(Standing) -> bool| {
-            self.index.nodes.standings().filter(|(_, standing)| wanted(*standing)).count() as i64
-        };
-        let unproved = |standing| matches!(standing, Standing::Away(crate::machine::Away::Unproved, _));
-        let nodes = &self.metrics.nodes;
-        nodes.with_label_values(&["desired"]).set(i64::from(self.index.nodes.desired()));
-        nodes.with_label_values(&["available"]).set(standing(&|it| it == Standing::Available));
-        nodes.with_label_values(&["unproved"]).set(standing(&unproved));
-        let catalogs: BTreeSet<&String> = self.index.offers.values().collect();
-        self.metrics.catalogs.set(catalogs.len() as i64);
-        for (kind, count) in self.index.undecodable() {
-            self.metrics.undecodable_objects.with_label_values(&[kind]).set(count as i64);
+        if self.gauges_at.is_some_and(|at| now >= at) {
+            self.gauges_at = None;
+            gauges::count(&self.index, &self.metrics);
         }
     }
 }

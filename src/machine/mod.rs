@@ -4,12 +4,26 @@
 //! rendered file, into the next status and the writes that lead there; [`item_status`] tells the developers. Nothing
 //! here reads a clock: time is a parameter, and what a decision needs after a restart is in the status.
 
+mod conditions;
 mod decide;
 mod facts;
+#[cfg(test)]
+mod item_tests;
 mod items;
 mod nodes;
 mod policy;
+mod rollout;
+mod run;
+#[cfg(test)]
+mod simulation;
+mod status;
 mod sum;
+mod tally;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod withdraw;
 
 pub use decide::decide;
 pub use facts::{

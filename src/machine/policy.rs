@@ -22,7 +22,6 @@ impl Default for Policy {
 
 impl Policy {
     /// How many of `nodes` nodes the wave counted from 1 takes in; `None` for all, the last wave.
-    #[allow(dead_code)]
     pub(super) fn size(&self, wave: i32, nodes: usize) -> Option<usize> {
         let index = usize::try_from(wave.saturating_sub(1)).unwrap_or(0);
         match self.waves.get(index)? {

@@ -13,6 +13,7 @@ mod yaml;
 
 pub use names::Names;
 pub use policy::{NameMode, Policy, PolicyError, Settings};
+pub(crate) use yaml::{push_flow_scalar, push_scalar};
 
 use std::collections::BTreeMap;
 

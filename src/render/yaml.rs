@@ -61,12 +61,12 @@ fn push_bool(out: &mut String, key: &str, value: Option<bool>) {
 }
 
 /// Appends the text as the value of a key.
-pub(super) fn push_scalar(out: &mut String, text: &str) {
+pub(crate) fn push_scalar(out: &mut String, text: &str) {
     if is_plain(text) { out.push_str(text) } else { push_quoted(out, text) }
 }
 
 /// Appends the text as an element of a list in brackets.
-pub(super) fn push_flow_scalar(out: &mut String, text: &str) {
+pub(crate) fn push_flow_scalar(out: &mut String, text: &str) {
     if is_plain(text) && !text.contains([',', '[', ']', '{', '}', ':', '?']) {
         out.push_str(text);
     } else {

@@ -151,6 +151,8 @@ impl ControlPlane {
             ("service-account-key-file", &file("sa.pub")),
             ("service-account-signing-key-file", &file("sa.key")),
             ("authorization-mode", "RBAC"),
+            // Off by default, but on in OpenShift: the product's owner references must stand it.
+            ("enable-admission-plugins", "OwnerReferencesPermissionEnforcement"),
             ("allow-privileged", "true"),
             ("audit-policy-file", &path(&dir.join("audit-policy.yaml"))),
             ("audit-log-path", &path(&audit_log)),

@@ -1,0 +1,46 @@
+//! What the commands at a desk assume about the cluster.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use crate::language::Catalog;
+use crate::render::Policy;
+
+/// The options that say what the cluster is like.
+#[derive(clap::Args, Debug)]
+#[group(id = "setting")]
+pub struct Args {
+    /// The namespace of manifests that name none
+    #[arg(long, short, value_name = "NAMESPACE", default_value = "default")]
+    namespace: String,
+
+    /// The administrator's policy; without it, everything that is safe is allowed
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+}
+
+/// What the cluster is like.
+#[derive(Debug)]
+pub struct Setting {
+    /// The namespace of manifests that name none.
+    pub namespace: String,
+    /// What is allowed.
+    pub policy: Policy,
+    /// What Falco offers.
+    pub catalog: Catalog,
+}
+
+impl Args {
+    /// Reads the files that the options name.
+    pub fn load(&self) -> anyhow::Result<Setting> {
+        let policy = match &self.policy {
+            None => Policy::default(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+                Policy::from_yaml(&text).with_context(|| path.display().to_string())?
+            }
+        };
+        Ok(Setting { namespace: self.namespace.clone(), policy, catalog: Catalog::default() })
+    }
+}

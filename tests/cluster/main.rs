@@ -1,0 +1,12 @@
+//! The product against the real control plane, installed by its chart, under the rights that the chart gives it.
+//!
+//! Each test is a cluster of its own, in which several scenarios run one after the other: a start takes seconds, and
+//! they don't disturb each other. `SCENARIO=burst cargo test --test cluster rules` runs one of them.
+
+mod chaos;
+mod controllers;
+mod lost;
+mod nodes;
+mod rights;
+mod rules;
+mod support;
