@@ -1,5 +1,77 @@
-//! Falco's condition and output language: lexer, parser, tree, printer, checker. Pure.
+//! Falco's condition and output language, understood as Falco 0.44.1 does: lexer, parser, tree, printer, checker. Pure.
+//!
+//! - [`parse`] reads a condition into an [`Expr`], whose places are [`Span`]s of the text; [`Expr::text`] writes it so
+//!   that it is read back as the same tree.
+//! - A [`Catalog`] is what a Falco installation offers to rules. [`Catalog::falco`] is Falco 0.44.1 with the container
+//!   plugin; [`Catalog::new`] makes one of what agents report.
+//! - [`Definitions::compile`] reads the lists and macros of a namespace, and says what is wrong with each.
+//! - [`check_rule`] checks a rule with them, and puts lists, macros and exceptions into its condition.
+//!
+//! Findings are [`Diagnostic`]s. Class `invalid` is what Falco refuses; `unsafe` what it takes and must not be given: what
+//! crashes or hangs the engine, or means something else than is written.
+//!
+//! How a rule becomes what Falco gets:
+//!
+//! ```
+//! use falco_operator::language::{Catalog, Definitions, ListText, MacroText, RuleText, check_rule};
+//!
+//! let catalog = Catalog::falco();
+//! let items = vec!["bash".to_owned(), "sh".to_owned()];
+//! let lists = [ListText { name: "shells", items: &items }];
+//! let macros = [MacroText { name: "shell_started", condition: "evt.type = execve and proc.name in (shells)" }];
+//! let (definitions, findings) = Definitions::compile(&lists, &macros, catalog);
+//! assert!(findings.macros[0].is_empty());
+//!
+//! let rule = RuleText {
+//!     name: "shell in container",
+//!     condition: "shell_started and container.id != host",
+//!     output: "shell started by %proc.pname",
+//!     priority: "WARNING",
+//!     ..RuleText::default()
+//! };
+//! let checked = check_rule(&rule, &definitions, catalog);
+//! assert_eq!(checked.diagnostics, []);
+//! assert_eq!(
+//!     checked.condition.as_deref(),
+//!     Some("(evt.type = execve and proc.name in (bash, sh)) and container.id != host")
+//! );
+//! // Confined to a namespace, whatever the condition holds.
+//! let confined = checked.expanded.expect("accepted").wrap("k8s.ns.name", "team-a");
+//! assert!(confined.emit(catalog).expect("no base lists").starts_with("k8s.ns.name = team-a and ("));
+//! ```
 
-/// What a Falco installation offers to rules: fields, sources, macros, lists and the names of its own rules.
-#[derive(Clone, Debug, Default)]
-pub struct Catalog {}
+mod catalog;
+mod check;
+mod complaints;
+mod definitions;
+mod diagnostic;
+mod events;
+mod exceptions;
+mod fields;
+pub mod limits;
+mod output;
+mod parse;
+mod paste;
+mod print;
+mod regex;
+mod resolve;
+mod rule;
+mod scan;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod values;
+
+pub use catalog::{Catalog, CatalogData, FieldData, SYSCALL};
+pub use definitions::{Definitions, Findings, ListText, MacroText, Uses};
+pub use diagnostic::{Class, Code, Diagnostic, Part, Severity, Span};
+pub use events::EventTypes;
+pub use exceptions::{ExceptionText, ExceptionValue, Words};
+pub use fields::{ArgumentInfo, FieldInfo, Kind, Need};
+pub use output::OutputField;
+pub use parse::{Parsed, parse};
+pub use print::keeps_text;
+pub use rule::{Checked, RuleText, base_lists, check_condition, check_rule};
+pub use tree::{
+    Argument, Check, Expr, Field, Modifier, Op, Operand, Rhs, Transform, Transformer, Value, ValueKind, ValueList, Word,
+};

@@ -1,0 +1,544 @@
+//! The lists and macros of a namespace: read, checked, and put into the conditions that use them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::catalog::Catalog;
+use super::check;
+use super::diagnostic::{Code, Diagnostic, Part, Span, nearest};
+use super::limits;
+use super::parse::{Parser, parse};
+use super::scan::is_bare;
+use super::tree::{Check, Expr, Rhs, Value, ValueKind, ValueList};
+
+/// A list as it is written.
+#[derive(Clone, Copy, Debug)]
+pub struct ListText<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its items, each a value or the name of a list.
+    pub items: &'a [String],
+}
+
+/// A macro as it is written.
+#[derive(Clone, Copy, Debug)]
+pub struct MacroText<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its condition.
+    pub condition: &'a str,
+}
+
+/// What was found of lists and macros: for each of those given, in their order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Findings {
+    /// Of each list. The part of a diagnostic is [`Part::Entry`], the span one of the item.
+    pub lists: Vec<Vec<Diagnostic>>,
+    /// Of each macro.
+    pub macros: Vec<Vec<Diagnostic>>,
+}
+
+/// The lists and macros of a namespace, ready for its rules.
+#[derive(Clone, Debug, Default)]
+pub struct Definitions {
+    lists: HashMap<Arc<str>, List>,
+    macros: HashMap<Arc<str>, Macro>,
+}
+
+/// A list, flat.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct List {
+    /// Its values; `None` where it is not valid.
+    pub(crate) values: Option<Vec<Value>>,
+    /// The lists that it names, and those that these name.
+    uses: BTreeSet<Arc<str>>,
+    base_uses: BTreeSet<Arc<str>>,
+}
+
+/// A macro.
+#[derive(Clone, Debug)]
+pub(crate) struct Macro {
+    /// The condition as written; `None` where it is not valid for any source.
+    tree: Option<Expr>,
+    size: Size,
+    /// What keeps rules of a source from using it.
+    errors: HashMap<Arc<str>, String>,
+    /// What keeps rules of all sources from using it.
+    error: Option<String>,
+}
+
+impl Macro {
+    pub(crate) fn error(&self, source: &str) -> Option<&str> {
+        self.error.as_deref().or_else(|| self.errors.get(source).map(String::as_str))
+    }
+}
+
+/// What a tree comes to once expanded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Size {
+    nodes: usize,
+    depth: usize,
+}
+
+/// What a rule rests on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Uses {
+    /// Macros of the namespace, those that macros use included.
+    pub macros: BTreeSet<Arc<str>>,
+    /// Lists of the namespace, those that macros and lists use included.
+    pub lists: BTreeSet<Arc<str>>,
+    /// Macros of the base files.
+    pub base_macros: BTreeSet<Arc<str>>,
+    /// Lists of the base files.
+    pub base_lists: BTreeSet<Arc<str>>,
+    /// Fields, by the names that the catalogue has them by.
+    pub fields: BTreeSet<Arc<str>>,
+}
+
+impl Definitions {
+    /// Reads and checks the lists and macros of a namespace. Of several by one name the first counts. What is wrong with
+    /// one keeps only those that use it from being valid.
+    #[must_use]
+    pub fn compile(lists: &[ListText<'_>], macros: &[MacroText<'_>], catalog: &Catalog) -> (Self, Findings) {
+        let mut definitions = Self::default();
+        let findings = Findings {
+            lists: definitions.read_lists(lists, catalog),
+            macros: definitions.read_macros(macros, catalog),
+        };
+        (definitions, findings)
+    }
+
+    /// Whether there is a list of this name.
+    #[must_use]
+    pub fn has_list(&self, name: &str) -> bool {
+        self.lists.contains_key(name)
+    }
+
+    /// Whether there is a macro of this name.
+    #[must_use]
+    pub fn has_macro(&self, name: &str) -> bool {
+        self.macros.contains_key(name)
+    }
+
+    /// The names of the macros, in no order.
+    pub fn macros(&self) -> impl Iterator<Item = &str> {
+        self.macros.keys().map(|name| &**name)
+    }
+
+    /// The names of the lists, in no order.
+    pub fn lists(&self) -> impl Iterator<Item = &str> {
+        self.lists.keys().map(|name| &**name)
+    }
+
+    pub(crate) fn list(&self, name: &str) -> Option<&List> {
+        self.lists.get(name)
+    }
+
+    pub(crate) fn macro_(&self, name: &str) -> Option<&Macro> {
+        self.macros.get(name)
+    }
+
+    fn read_lists(&mut self, lists: &[ListText<'_>], catalog: &Catalog) -> Vec<Vec<Diagnostic>> {
+        let mut findings: Vec<Vec<Diagnostic>> = vec![vec![]; lists.len()];
+        let mut by_name: HashMap<&str, usize> = HashMap::with_capacity(lists.len());
+        for (index, list) in lists.iter().enumerate() {
+            if by_name.contains_key(list.name) {
+                findings[index].push(duplicate("list", list.name));
+                continue;
+            }
+            by_name.insert(list.name, index);
+            if !is_bare(list.name) {
+                let message = format!("`{}` can't be the name of a list", list.name.escape_debug());
+                findings[index].push(
+                    Diagnostic::invalid(Code::InvalidName, Span::default(), message)
+                        .within(Part::Name)
+                        .help("no blanks, quotes, parentheses, commas and `=`"),
+                );
+            }
+        }
+        let needs: Vec<Vec<usize>> = lists
+            .iter()
+            .enumerate()
+            .map(|(index, list)| {
+                let own = by_name.get(list.name) == Some(&index);
+                list.items.iter().filter(|_| own).filter_map(|item| by_name.get(item.as_str()).copied()).collect()
+            })
+            .collect();
+        let (order, looped) = in_order(&needs);
+        for index in looped {
+            let message = format!("list `{}` holds itself, directly or through others", lists[index].name);
+            findings[index].push(Diagnostic::invalid(Code::ListLoop, Span::default(), message).within(Part::Whole));
+            self.lists.insert(lists[index].name.into(), List::default());
+        }
+        for index in order {
+            let list = lists[index];
+            if by_name.get(list.name) != Some(&index) {
+                continue;
+            }
+            let read = self.read_list(list, catalog, &mut findings[index]);
+            self.lists.insert(list.name.into(), read);
+        }
+        findings
+    }
+
+    fn read_list(&self, list: ListText<'_>, catalog: &Catalog, findings: &mut Vec<Diagnostic>) -> List {
+        let mut values: Vec<Value> = Vec::with_capacity(list.items.len());
+        let (mut uses, mut base_uses) = (BTreeSet::new(), BTreeSet::new());
+        let mut count = 0_usize;
+        for (index, item) in list.items.iter().enumerate() {
+            let whole = Span::new(0, item.len());
+            let mut report = |diagnostic: Diagnostic| findings.push(diagnostic.within(Part::Entry(index as u32)));
+            if let Some(inner) = self.lists.get(item.as_str()) {
+                uses.insert(Arc::from(item.as_str()));
+                uses.extend(inner.uses.iter().cloned());
+                base_uses.extend(inner.base_uses.iter().cloned());
+                if let Some(inner) = &inner.values {
+                    count = count.saturating_add(inner.len());
+                    if count <= limits::LIST_ENTRIES {
+                        values.extend(inner.iter().cloned());
+                    }
+                } else {
+                    let message = format!("list `{item}` is not valid");
+                    report(Diagnostic::invalid(Code::BrokenList, whole, message).help("correct that list"));
+                }
+                continue;
+            }
+            count += 1;
+            if catalog.has_list(item) {
+                base_uses.insert(Arc::from(item.as_str()));
+                values.push(Value { text: item.as_str().into(), kind: ValueKind::BaseList, span: Span::default() });
+                continue;
+            }
+            if item.is_empty() {
+                let message = "an empty item stands for nothing and is left out";
+                report(Diagnostic::warning(Code::Suspicious, whole, message));
+                continue;
+            }
+            if item.contains('\0') {
+                report(Diagnostic::unsafe_(Code::ControlCharacter, whole, "the item holds a NUL character"));
+                continue;
+            }
+            let value = item_value(item);
+            if value.text.len() > limits::VALUE_BYTES {
+                let message =
+                    format!("the item is {} bytes long; the limit is {}", value.text.len(), limits::VALUE_BYTES);
+                report(Diagnostic::invalid(Code::ValueTooLong, whole, message));
+                continue;
+            }
+            values.push(value);
+        }
+        if count > limits::LIST_ENTRIES {
+            let message = format!("the list comes to {count} values; the limit is {}", limits::LIST_ENTRIES);
+            findings.push(Diagnostic::unsafe_(Code::Expansion, Span::default(), message).within(Part::Whole));
+        }
+        let valid = !findings.iter().any(Diagnostic::is_error);
+        List { values: valid.then_some(values), uses, base_uses }
+    }
+
+    fn read_macros(&mut self, macros: &[MacroText<'_>], catalog: &Catalog) -> Vec<Vec<Diagnostic>> {
+        let mut findings: Vec<Vec<Diagnostic>> = vec![vec![]; macros.len()];
+        let mut by_name: HashMap<&str, usize> = HashMap::with_capacity(macros.len());
+        let mut trees: Vec<Option<Expr>> = Vec::with_capacity(macros.len());
+        for (index, text) in macros.iter().enumerate() {
+            trees.push(None);
+            if by_name.contains_key(text.name) {
+                findings[index].push(duplicate("macro", text.name));
+                continue;
+            }
+            by_name.insert(text.name, index);
+            if !is_macro_name(text.name) {
+                let message = format!("`{}` can't be the name of a macro", text.name.escape_debug());
+                findings[index].push(
+                    Diagnostic::invalid(Code::InvalidName, Span::default(), message)
+                        .within(Part::Name)
+                        .help("a letter, and then letters, digits and `_`"),
+                );
+            }
+            let parsed = parse(text.condition);
+            trees[index] = parsed.tree;
+            findings[index].extend(parsed.diagnostics);
+        }
+        let needs: Vec<Vec<usize>> = trees
+            .iter()
+            .map(|tree| {
+                let mut needs = vec![];
+                if let Some(tree) = tree {
+                    tree.each_macro(&mut |word| needs.extend(by_name.get(&*word.text).copied()));
+                }
+                needs
+            })
+            .collect();
+        let (order, looped) = in_order(&needs);
+        for index in looped {
+            let name = macros[index].name;
+            let message = format!("macro `{name}` stands for itself, directly or through others");
+            findings[index].push(Diagnostic::invalid(Code::MacroLoop, Span::default(), message.clone()));
+            let broken = Macro { tree: None, size: Size::default(), errors: HashMap::new(), error: Some(message) };
+            self.macros.insert(name.into(), broken);
+        }
+        for index in order {
+            let name = macros[index].name;
+            if by_name.get(name) == Some(&index) {
+                let read = self.read_macro(trees[index].take(), catalog, &mut findings[index]);
+                self.macros.insert(name.into(), read);
+            }
+        }
+        findings
+    }
+
+    fn read_macro(&self, tree: Option<Expr>, catalog: &Catalog, findings: &mut Vec<Diagnostic>) -> Macro {
+        let mut errors = HashMap::new();
+        let mut size = Size::default();
+        if let Some(tree) = &tree {
+            size = self.size(tree);
+            findings.extend(over_limits(size, tree));
+            // Falco checks a macro only where a rule uses it. It is in error itself if no rule could.
+            let mut best: Option<Vec<Diagnostic>> = None;
+            for source in catalog.sources() {
+                let mut report = vec![];
+                check::condition(tree, source, self, catalog, &mut report);
+                let failed = |report: &[Diagnostic]| report.iter().filter(|finding| finding.is_error()).count();
+                if let Some(first) = report.iter().find(|finding| finding.is_error()) {
+                    errors.insert(Arc::from(source), first.message.clone());
+                }
+                if best.as_deref().is_none_or(|best| failed(&report) < failed(best)) {
+                    best = Some(report);
+                }
+            }
+            findings.extend(best.unwrap_or_default());
+        }
+        let error = findings.iter().find(|finding| finding.is_error()).map(|finding| finding.message.clone());
+        Macro { tree: tree.filter(|_| error.is_none()), size, errors, error }
+    }
+
+    /// What a tree comes to, without making it.
+    fn size(&self, expr: &Expr) -> Size {
+        match expr {
+            Expr::And(parts) | Expr::Or(parts) => {
+                let sizes = parts.iter().map(|part| self.size(part));
+                let sum = sizes.fold(Size::default(), |sum, size| Size {
+                    nodes: sum.nodes.saturating_add(size.nodes),
+                    depth: sum.depth.max(size.depth),
+                });
+                Size { nodes: sum.nodes.saturating_add(1), depth: sum.depth + 1 }
+            }
+            Expr::Not(inner) => {
+                let inner = self.size(inner);
+                Size { nodes: inner.nodes.saturating_add(1), depth: inner.depth + 1 }
+            }
+            Expr::Macro(word) => self.macros.get(&word.text).map_or(Size { nodes: 1, depth: 0 }, |own| own.size),
+            Expr::Check(Check { rhs: Rhs::List(list), .. }) => {
+                let values = list.values.iter().map(|value| self.named(value).map_or(1, <[Value]>::len));
+                Size { nodes: values.fold(1, usize::saturating_add), depth: 0 }
+            }
+            Expr::Check(_) => Size { nodes: 1, depth: 0 },
+        }
+    }
+
+    /// The values of the list that a value of a list names.
+    fn named(&self, value: &Value) -> Option<&[Value]> {
+        if value.kind != ValueKind::Bare {
+            return None;
+        }
+        self.lists.get(&value.text).and_then(|list| list.values.as_deref())
+    }
+
+    /// Puts lists and macros in the place of their names. What is wrong with them was reported by the checker, and stays
+    /// as it is.
+    pub(crate) fn expand(&self, tree: &Expr, catalog: &Catalog) -> Result<(Expr, Uses), Box<Diagnostic>> {
+        if let Some(over) = over_limits(self.size(tree), tree) {
+            return Err(Box::new(over));
+        }
+        let mut uses = Uses::default();
+        let expanded = self.expanded(tree, catalog, &mut uses, false);
+        let nesting = expanded.nesting();
+        if nesting > limits::NESTING {
+            let message = format!(
+                "parentheses are nested {nesting} levels deep once macros are inserted; the limit is {}",
+                limits::NESTING
+            );
+            return Err(Box::new(Diagnostic::unsafe_(Code::Nesting, tree.span(), message)));
+        }
+        Ok((expanded, uses))
+    }
+
+    fn expanded(&self, expr: &Expr, catalog: &Catalog, uses: &mut Uses, foreign: bool) -> Expr {
+        let mut each = |parts: &[Expr]| parts.iter().map(|part| self.expanded(part, catalog, uses, foreign)).collect();
+        match expr {
+            Expr::And(parts) => Expr::And(each(parts)),
+            Expr::Or(parts) => Expr::Or(each(parts)),
+            Expr::Not(inner) => self.expanded(inner, catalog, uses, foreign).negated(),
+            Expr::Check(check) => Expr::Check(self.expanded_check(check, catalog, uses, foreign)),
+            Expr::Macro(word) => {
+                if let Some(own) = self.macros.get(&word.text) {
+                    uses.macros.insert(word.text.clone());
+                    match &own.tree {
+                        // Its places are those of another text.
+                        Some(tree) => self.expanded(tree, catalog, uses, true),
+                        None => expr.clone(),
+                    }
+                } else {
+                    if catalog.has_macro(&word.text) {
+                        uses.base_macros.insert(word.text.clone());
+                    }
+                    expr.clone()
+                }
+            }
+        }
+    }
+
+    fn expanded_check(&self, check: &Check, catalog: &Catalog, uses: &mut Uses, foreign: bool) -> Check {
+        let mut fields = |operand: &super::tree::Operand| {
+            operand.each_field(&mut |field| {
+                let name = super::resolve::catalogued(catalog, &field.name);
+                if !uses.fields.contains(name) {
+                    uses.fields.insert(name.into());
+                }
+            });
+        };
+        fields(&check.operand);
+        let mut check = check.clone();
+        match &mut check.rhs {
+            Rhs::Operand(operand) => fields(operand),
+            Rhs::List(list) => self.expand_list(list, catalog, uses),
+            Rhs::Nothing | Rhs::Value(_) => {}
+        }
+        if foreign {
+            check.unplace();
+        }
+        check
+    }
+
+    fn expand_list(&self, list: &mut ValueList, catalog: &Catalog, uses: &mut Uses) {
+        let is_name = |value: &Value| {
+            value.kind == ValueKind::Bare && (self.lists.contains_key(&value.text) || catalog.has_list(&value.text))
+        };
+        if !list.values.iter().any(is_name) {
+            return;
+        }
+        let mut values = Vec::with_capacity(list.values.len());
+        for mut value in std::mem::take(&mut list.values) {
+            if value.kind == ValueKind::Bare {
+                if let Some(own) = self.lists.get(&value.text) {
+                    uses.lists.insert(value.text.clone());
+                    uses.lists.extend(own.uses.iter().cloned());
+                    uses.base_lists.extend(own.base_uses.iter().cloned());
+                    values.extend(own.values.iter().flatten().cloned());
+                    continue;
+                }
+                if catalog.has_list(&value.text) {
+                    uses.base_lists.insert(value.text.clone());
+                    value.kind = ValueKind::BaseList;
+                }
+            }
+            values.push(value);
+        }
+        list.values = values;
+        list.parentheses = true;
+    }
+
+    /// Which lists and macros none of these rules uses, as Falco's warnings say it.
+    #[must_use]
+    pub fn unused<'a>(&self, uses: impl IntoIterator<Item = &'a Uses>) -> BTreeMap<&str, Diagnostic> {
+        let (mut lists, mut macros): (HashSet<&str>, HashSet<&str>) = (self.lists().collect(), self.macros().collect());
+        for uses in uses {
+            lists.retain(|name| !uses.lists.contains(*name));
+            macros.retain(|name| !uses.macros.contains(*name));
+        }
+        let unused = |what: &str, code, name: &str| {
+            let message = format!("no rule uses {what} `{name}`");
+            Diagnostic::warning(code, Span::default(), message).within(Part::Whole)
+        };
+        let lists = lists.into_iter().map(|name| (name, unused("list", Code::UnusedList, name)));
+        lists.chain(macros.into_iter().map(|name| (name, unused("macro", Code::UnusedMacro, name)))).collect()
+    }
+
+    /// The list or macro that was probably meant.
+    #[must_use]
+    pub fn nearest(&self, name: &str) -> Option<&str> {
+        nearest(name, self.macros().chain(self.lists()))
+    }
+}
+
+fn duplicate(what: &str, name: &str) -> Diagnostic {
+    let message = format!("there is another {what} `{name}` in the namespace");
+    Diagnostic::invalid(Code::DuplicateName, Span::default(), message).within(Part::Name)
+}
+
+fn is_macro_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// An item that is wholly in quotes is what stands in them, as it would be where Falco pastes it.
+fn item_value(item: &str) -> Value {
+    if item.starts_with(['"', '\''])
+        && let Some(Rhs::Value(mut value)) = Parser::whole_values(item)
+    {
+        value.span = Span::default();
+        return value;
+    }
+    Value::of(item)
+}
+
+fn over_limits(size: Size, tree: &Expr) -> Option<Diagnostic> {
+    let message = if size.nodes > limits::NODES {
+        let nodes = if size.nodes == usize::MAX { "uncountably many".to_owned() } else { size.nodes.to_string() };
+        format!(
+            "it comes to {nodes} checks and values once macros and lists are inserted; the limit is {}",
+            limits::NODES
+        )
+    } else if size.depth > limits::TREE_DEPTH {
+        format!("it is nested {} levels deep once macros are inserted; the limit is {}", size.depth, limits::NESTING)
+    } else {
+        return None;
+    };
+    Some(Diagnostic::unsafe_(Code::Expansion, tree.span(), message))
+}
+
+/// The items in an order in which each follows those it needs, and those that need themselves.
+fn in_order(needs: &[Vec<usize>]) -> (Vec<usize>, Vec<usize>) {
+    let mut waiting: Vec<usize> = vec![0; needs.len()];
+    let mut needed_by: Vec<Vec<usize>> = vec![vec![]; needs.len()];
+    for (index, needs) in needs.iter().enumerate() {
+        let distinct: BTreeSet<usize> = needs.iter().copied().collect();
+        waiting[index] = distinct.len();
+        for need in distinct {
+            needed_by[need].push(index);
+        }
+    }
+    let mut order: Vec<usize> = (0..needs.len()).filter(|index| waiting[*index] == 0).collect();
+    let mut next = 0;
+    while let Some(done) = order.get(next).copied() {
+        next += 1;
+        for index in &needed_by[done] {
+            waiting[*index] -= 1;
+            if waiting[*index] == 0 {
+                order.push(*index);
+            }
+        }
+    }
+    // What is left waits for a loop, or is in one. Peeling off those that nothing left waits for leaves the loops.
+    let mut left: BTreeSet<usize> = (0..needs.len()).filter(|index| waiting[*index] > 0).collect();
+    let mut followers: Vec<usize> = vec![];
+    let mut counts: HashMap<usize, usize> =
+        left.iter().map(|index| (*index, needed_by[*index].iter().filter(|by| left.contains(by)).count())).collect();
+    let mut leaves: Vec<usize> = counts.iter().filter(|(_, count)| **count == 0).map(|(index, _)| *index).collect();
+    leaves.sort_unstable();
+    while let Some(leaf) = leaves.pop() {
+        left.remove(&leaf);
+        followers.push(leaf);
+        let distinct: BTreeSet<usize> = needs[leaf].iter().copied().collect();
+        for need in distinct {
+            if let Some(count) = counts.get_mut(&need) {
+                *count = count.saturating_sub(1);
+                if *count == 0 && left.contains(&need) {
+                    leaves.push(need);
+                }
+            }
+        }
+    }
+    // Those that only wait for a loop come after it, the one that was peeled last first.
+    order.extend(followers.into_iter().rev());
+    (order, left.into_iter().collect())
+}

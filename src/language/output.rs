@@ -1,0 +1,218 @@
+//! The formats of outputs: text with `%field` in it.
+//!
+//! Falco takes behind a `%` as much as compiles, so that a typo after a valid beginning passes as text. Here the whole
+//! word must be a field.
+
+use super::catalog::Catalog;
+use super::diagnostic::{Code, Diagnostic, Part, Span};
+use super::limits;
+use super::parse::Parser;
+use super::resolve::Resolver;
+use super::scan::Scanner;
+use super::tree::Operand;
+
+/// A field of an output.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutputField {
+    /// The field, or what a transformer makes of it.
+    pub operand: Operand,
+    /// The columns that it is padded or cut to.
+    pub width: Option<u64>,
+    /// Where it stands, from the `%` on.
+    pub span: Span,
+}
+
+/// Reads and checks an output for rules of a source.
+pub(crate) fn check(text: &str, source: &str, catalog: &Catalog, report: &mut Vec<Diagnostic>) -> Vec<OutputField> {
+    let start = report.len();
+    let mut output = Output { text, resolver: Resolver { catalog, source }, report, fields: vec![] };
+    output.read();
+    let fields = output.fields;
+    report.iter_mut().skip(start).for_each(|diagnostic| diagnostic.part = Part::Output);
+    fields
+}
+
+struct Output<'a, 'r> {
+    text: &'a str,
+    resolver: Resolver<'a>,
+    report: &'r mut Vec<Diagnostic>,
+    fields: Vec<OutputField>,
+}
+
+impl<'a> Output<'a, '_> {
+    fn read(&mut self) {
+        let whole = Span::new(0, self.text.len());
+        if self.text.trim().is_empty() {
+            self.report.push(Diagnostic::invalid(Code::OutputFormat, whole, "the output is empty"));
+            return;
+        }
+        if self.text.len() > limits::OUTPUT_BYTES {
+            let message =
+                format!("the output is {} bytes long; the limit is {}", self.text.len(), limits::OUTPUT_BYTES);
+            self.report.push(Diagnostic::unsafe_(Code::TooLong, whole, message));
+            return;
+        }
+        let body = self.text.trim_end_matches('\n');
+        if let Some((at, c)) = body.char_indices().find(|(_, c)| c.is_control()) {
+            let message = format!("the output holds the control character {}", c.escape_default());
+            self.report.push(
+                Diagnostic::unsafe_(Code::ControlCharacter, Span::new(at, at + c.len_utf8()), message)
+                    .help("Falco prints it as it is, and so one alert can look like two"),
+            );
+        }
+        let mut at = 0;
+        while let Some(percent) = self.text.get(at..).and_then(|rest| rest.find('%')) {
+            at = self.field(at + percent);
+        }
+        if self.fields.len() > limits::OUTPUT_FIELDS {
+            let message =
+                format!("the output has {} fields; the limit is {}", self.fields.len(), limits::OUTPUT_FIELDS);
+            self.report.push(Diagnostic::unsafe_(Code::TooLong, whole, message));
+        }
+    }
+
+    /// Reads the field behind a `%`. Says where to go on.
+    fn field(&mut self, percent: usize) -> usize {
+        let after = self.text.get(percent + 1..).unwrap_or_default();
+        let digits = after.bytes().take_while(u8::is_ascii_digit).count();
+        let start = percent + 1 + digits;
+        let sign = Span::new(percent, start);
+        let rest = self.text.get(start..).unwrap_or_default();
+        if rest.trim_end_matches('\n').is_empty() {
+            let message = if digits == 0 { "a field must follow `%`" } else { "a field must follow the width" };
+            self.report.push(Diagnostic::invalid(Code::OutputFormat, sign, message).help(PERCENT));
+            return self.text.len();
+        }
+        // Falco puts nothing in its place, with a warning.
+        if let Some(behind) = rest.strip_prefix("container.info") {
+            let span = Span::new(percent, start + "container.info".len());
+            self.report.push(if self.text.trim() == "%container.info" {
+                Diagnostic::invalid(
+                    Code::OutputFormat,
+                    span,
+                    "there is nothing but `%container.info`, which is nothing",
+                )
+            } else {
+                Diagnostic::warning(Code::Deprecated, span, "`%container.info` is deprecated and prints nothing")
+            });
+            return self.text.len() - behind.len();
+        }
+        let width = (digits > 0).then(|| after.get(..digits).unwrap_or_default().parse().unwrap_or(u64::MAX));
+        if let Some(width) = width.filter(|width| *width > limits::OUTPUT_WIDTH) {
+            let shown = if width == u64::MAX { "more than can be counted".to_owned() } else { width.to_string() };
+            let message = format!("the field is padded to {shown} columns; the limit is {}", limits::OUTPUT_WIDTH);
+            self.report.push(Diagnostic::unsafe_(Code::OutputWidth, sign, message));
+        }
+        match Parser::operand_at(self.text, start) {
+            Ok(Some((operand, end))) => self.operand(operand, width, percent, start, end),
+            Ok(None) => {
+                self.no_field(percent, start, rest);
+                start
+            }
+            Err(mut error) => {
+                // What can't be read as an argument is text to Falco if the field goes without.
+                if let Some(field) = self.longest(start) {
+                    self.passes_as(field, percent, start);
+                } else {
+                    error.code = Code::OutputFormat;
+                    self.report.push(*error);
+                }
+                start
+            }
+        }
+    }
+
+    fn operand(&mut self, operand: Operand, width: Option<u64>, percent: usize, start: usize, end: usize) -> usize {
+        let mut found = vec![];
+        if self.resolver.operand(&operand, &mut found).is_none() {
+            match self.longest(start) {
+                Some(field) if matches!(operand, Operand::Field(_)) => self.passes_as(field, percent, start),
+                _ => self.report.append(&mut found),
+            }
+            return end;
+        }
+        self.report.append(&mut found);
+        // A dot ends a sentence, but letters behind it make it another word.
+        let behind = self.text.get(end..).unwrap_or_default();
+        let word = behind.trim_start_matches('.');
+        let runs_on = matches!(operand, Operand::Field(_))
+            && word.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+            && !behind.starts_with('[')
+            && !self.text.get(..end).is_some_and(|text| text.ends_with(']'));
+        if runs_on {
+            self.passes_as(end, percent, start);
+            return end;
+        }
+        let span = Span::new(percent, end);
+        operand.each_field(&mut |field| {
+            let name = super::resolve::catalogued(self.resolver.catalog, &field.name);
+            if self.resolver.catalog.field(name).is_some_and(|info| info.deprecated) {
+                let message = format!("field `{name}` is deprecated");
+                self.report.push(
+                    Diagnostic::warning(Code::Deprecated, field.span, message)
+                        .help("it will be removed, or is no longer filled"),
+                );
+            }
+        });
+        self.fields.push(OutputField { operand, width, span });
+        end
+    }
+
+    /// Where the longest field ends that Falco would find there.
+    fn longest(&self, start: usize) -> Option<usize> {
+        let mut scan = Scanner::starting_at(self.text, start);
+        let mut ends: Vec<usize> = vec![];
+        scan.field()?;
+        // Names of fields are far shorter.
+        let run = scan.at().min(start + 128);
+        ends.extend((start + 1..=run).rev().filter(|end| self.text.is_char_boundary(*end)));
+        ends.into_iter().find(|end| {
+            let word = self.text.get(start..*end).unwrap_or_default();
+            matches!(Parser::whole_operand(word), Some(Operand::Field(field)) if self.resolver.field(&field).is_ok())
+        })
+    }
+
+    /// A typo that Falco does not see.
+    fn passes_as(&mut self, end: usize, percent: usize, start: usize) {
+        let field = self.text.get(start..end).unwrap_or_default();
+        let rest = self.text.get(start..).unwrap_or_default();
+        let length = rest
+            .bytes()
+            .take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'[' | b']'))
+            .count()
+            .max(end - start);
+        let word = rest.get(..length).unwrap_or(field).trim_end_matches('.');
+        let text = word.strip_prefix(field).unwrap_or_default();
+        let span = Span::new(percent, start + word.len());
+        let message =
+            format!("there is no field `{word}`; Falco would print `{field}` with the text `{text}` behind it");
+        let nearest = self.resolver.catalog.nearest_field(word, self.resolver.source).filter(|near| *near != field);
+        self.report.push(
+            Diagnostic::unsafe_(Code::OutputField, span, message)
+                .suggest(nearest.map(|nearest| format!("%{nearest}")))
+                .help_if_none("put a blank behind the field, or correct its name"),
+        );
+    }
+
+    fn no_field(&mut self, percent: usize, start: usize, rest: &'a str) {
+        let length =
+            rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.')).count();
+        let word = rest.get(..length).unwrap_or_default();
+        let end = start + length.max(rest.chars().next().map_or(0, char::len_utf8));
+        let span = Span::new(percent, end);
+        let invalid = |message: String| Diagnostic::invalid(Code::OutputFormat, span, message);
+        let diagnostic = match rest.chars().next() {
+            Some('(' | '{') => invalid("a field is written without parentheses".into()).help("such as `%proc.name`"),
+            _ if rest.starts_with("val(") => {
+                invalid("`val` is not for outputs".into()).help("write the field: `%proc.name`")
+            }
+            _ if !word.is_empty() => invalid(format!("there is no field `{word}`"))
+                .suggest(self.resolver.catalog.nearest_field(word, self.resolver.source).map(|near| format!("%{near}")))
+                .help_if_none(PERCENT),
+            _ => invalid("a field must follow `%`".into()).help(PERCENT),
+        };
+        self.report.push(diagnostic);
+    }
+}
+
+const PERCENT: &str = "a percent sign always begins a field and can't be printed itself: write `percent`";

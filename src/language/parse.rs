@@ -1,0 +1,562 @@
+//! The parser of conditions.
+//!
+//! It keeps the levels of parentheses on a stack of its own, so that no nesting can overflow the thread's.
+
+use std::sync::Arc;
+
+use super::complaints::bad_escape;
+use super::diagnostic::{Code, Diagnostic, Span};
+use super::limits;
+use super::scan::{QuoteError, Scanner};
+use super::tree::{
+    Argument, Check, Expr, Field, Modifier, Op, Operand, Rhs, Transform, Transformer, Value, ValueKind, ValueList, Word,
+};
+
+/// What became of a text.
+#[derive(Clone, Debug)]
+pub struct Parsed {
+    /// The tree, where the text is in the language and not nested beyond all measure.
+    pub tree: Option<Expr>,
+    /// What is wrong with it. A tree and a diagnostic together: it is read by Falco, but not taken by us.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Reads a condition.
+#[must_use]
+pub fn parse(text: &str) -> Parsed {
+    let mut parser = Parser { scan: Scanner::new(text), deepest: 0 };
+    if text.len() > limits::CONDITION_BYTES {
+        let (size, limit) = (text.len(), limits::CONDITION_BYTES);
+        let message = format!("the condition is {size} bytes long; the limit is {limit}");
+        let end = Span::new(limit, text.len());
+        return Parsed { tree: None, diagnostics: vec![Diagnostic::unsafe_(Code::TooLong, end, message)] };
+    }
+    let (tree, mut diagnostics) = match parser.condition() {
+        Ok(tree) => (Some(tree), vec![]),
+        Err(diagnostic) => (None, vec![*diagnostic]),
+    };
+    if parser.deepest > limits::NESTING {
+        let message =
+            format!("parentheses are nested {} levels deep; the limit is {}", parser.deepest, limits::NESTING);
+        let span = Span::new(0, text.len());
+        diagnostics.insert(
+            0,
+            Diagnostic::unsafe_(Code::Nesting, span, message)
+                .help("take parts of the condition into macros, or leave out parentheses that change nothing"),
+        );
+    }
+    if let Some(at) = text.find('\0') {
+        let span = Span::new(at, at + 1);
+        diagnostics.push(Diagnostic::unsafe_(Code::ControlCharacter, span, "the condition holds a NUL character"));
+    }
+    Parsed { tree, diagnostics }
+}
+
+pub(crate) type Outcome<T> = Result<T, Box<Diagnostic>>;
+
+/// How a pair of parentheses was opened, which decides where what is in them goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Opened {
+    /// `(`, or `not(`: as a check.
+    Check,
+    /// `and(`: as a part of the conjunction.
+    And,
+    /// `or(`: as a part of the disjunction, after which no `and` may follow.
+    Or,
+}
+
+/// One level of parentheses.
+struct Level {
+    opened: Opened,
+    ors: Vec<(Expr, usize)>,
+    ands: Vec<(Expr, usize)>,
+    negate: bool,
+}
+
+impl Level {
+    const fn new(opened: Opened) -> Self {
+        Self { opened, ors: Vec::new(), ands: Vec::new(), negate: false }
+    }
+
+    fn push_and(&mut self, (expr, depth): (Expr, usize)) {
+        if std::mem::take(&mut self.negate) {
+            self.ands.push((expr.negated(), depth + 1));
+        } else {
+            self.ands.push((expr, depth));
+        }
+    }
+}
+
+/// Puts several parts into one, with the depth of what comes of it.
+fn fold(parts: &mut Vec<(Expr, usize)>, make: fn(Vec<Expr>) -> Expr) -> Option<(Expr, usize)> {
+    if parts.len() < 2 {
+        return parts.pop();
+    }
+    let depth = 1 + parts.iter().map(|(_, depth)| *depth).max().unwrap_or(0);
+    Some((make(parts.drain(..).map(|(expr, _)| expr).collect()), depth))
+}
+
+/// What is read next.
+enum State {
+    /// `not`, an opening parenthesis, or a check.
+    Start,
+    /// `and`, or the end of a conjunction.
+    AfterAnd,
+    /// `or`, or the end of a disjunction.
+    AfterOr,
+}
+
+pub(crate) struct Parser<'a> {
+    pub(super) scan: Scanner<'a>,
+    deepest: usize,
+}
+
+impl<'a> Parser<'a> {
+    fn condition(&mut self) -> Outcome<Expr> {
+        let mut levels: Vec<Level> = vec![];
+        let mut level = Level::new(Opened::Check);
+        let mut state = State::Start;
+        loop {
+            match state {
+                State::Start => {
+                    self.scan.blank();
+                    while self.scan.take_and_blank("not") {
+                        level.negate = !level.negate;
+                    }
+                    if self.scan.take("not(") {
+                        level.negate = !level.negate;
+                        levels.push(std::mem::replace(&mut level, Level::new(Opened::Check)));
+                    } else if self.scan.take("(") {
+                        levels.push(std::mem::replace(&mut level, Level::new(Opened::Check)));
+                    } else {
+                        let leaf = self.leaf()?;
+                        level.push_and((leaf, 0));
+                        state = State::AfterAnd;
+                    }
+                    self.deepest = self.deepest.max(levels.len());
+                }
+                State::AfterAnd => {
+                    self.scan.blank();
+                    if self.scan.take("and") {
+                        state = self.after_operator(&mut levels, &mut level, "and", Opened::And)?;
+                    } else {
+                        let joined = fold(&mut level.ands, Expr::And);
+                        level.ors.extend(joined);
+                        state = State::AfterOr;
+                    }
+                }
+                State::AfterOr => {
+                    self.scan.blank();
+                    if self.scan.take("or") {
+                        state = self.after_operator(&mut levels, &mut level, "or", Opened::Or)?;
+                        continue;
+                    }
+                    let Some(closed) = fold(&mut level.ors, Expr::Or) else {
+                        return Err(self.expected_check().into());
+                    };
+                    if closed.1 > limits::TREE_DEPTH {
+                        return Err(self.too_deep().into());
+                    }
+                    let Some(outer) = levels.pop() else {
+                        return if self.scan.is_at_end() { Ok(closed.0) } else { Err(self.unexpected().into()) };
+                    };
+                    if !self.scan.take(")") {
+                        return Err(self.expected_closing().into());
+                    }
+                    let opened = std::mem::replace(&mut level, outer).opened;
+                    state = match opened {
+                        Opened::Or => {
+                            level.ors.push(closed);
+                            State::AfterOr
+                        }
+                        Opened::Check | Opened::And => {
+                            level.push_and(closed);
+                            State::AfterAnd
+                        }
+                    };
+                }
+            }
+        }
+    }
+
+    fn after_operator(
+        &mut self,
+        levels: &mut Vec<Level>,
+        level: &mut Level,
+        word: &str,
+        opened: Opened,
+    ) -> Outcome<State> {
+        if self.scan.blank() {
+            return Ok(State::Start);
+        }
+        if self.scan.take("(") {
+            levels.push(std::mem::replace(level, Level::new(opened)));
+            self.deepest = self.deepest.max(levels.len());
+            return Ok(State::Start);
+        }
+        let diagnostic = if self.scan.is_at_end() {
+            self.error(format!("a check must follow `{word}`"))
+        } else {
+            self.error(format!("a blank or `(` must follow `{word}`"))
+        };
+        Err(Box::new(diagnostic))
+    }
+
+    /// A check, or the name of a macro.
+    fn leaf(&mut self) -> Outcome<Expr> {
+        let start = self.scan.at();
+        if let Some(operand) = self.operand(0)? {
+            return self.check(start, operand);
+        }
+        match self.scan.identifier() {
+            Some(name) => Ok(Expr::Macro(Word { text: name.into(), span: self.scan.since(start) })),
+            None => Err(self.expected_check().into()),
+        }
+    }
+
+    fn check(&mut self, start: usize, operand: Operand) -> Outcome<Expr> {
+        self.scan.blank();
+        let op_start = self.scan.at();
+        let Some(op) = self.operator() else {
+            return Err(self.expected_operator(&operand).into());
+        };
+        // A word's blanks belong to it, but not to what is pointed at.
+        let op_span = Span::new(op_start, op_start + op.word().len());
+        let (modifier, rhs) = match op {
+            Op::Exists => (None, Rhs::Nothing),
+            _ if op.is_numeric() => (None, self.number_or_field(op)?),
+            _ if op.takes_list() => (None, self.list_or_field(op)?),
+            _ => self.text_or_field(op)?,
+        };
+        Ok(Expr::Check(Check { operand, op, op_span, modifier, rhs, span: self.scan.since(start) }))
+    }
+
+    fn operator(&mut self) -> Option<Op> {
+        Op::ALL.iter().copied().find(|op| {
+            if op.takes_text() && !op.is_sign() {
+                self.scan.take_and_blank(op.word())
+            } else {
+                self.scan.take(op.word())
+            }
+        })
+    }
+
+    fn number_or_field(&mut self, op: Op) -> Outcome<Rhs> {
+        self.scan.blank();
+        if let Some(operand) = self.right_field()? {
+            return Ok(Rhs::Operand(operand));
+        }
+        let start = self.scan.at();
+        if let Some(number) = self.scan.number() {
+            let value = Value { text: number.into(), kind: ValueKind::Bare, span: self.scan.since(start) };
+            return Ok(Rhs::Value(value));
+        }
+        let help = if matches!(self.scan.peek(), Some(b'"' | b'\'')) {
+            "write the number without quotes"
+        } else {
+            "write a number, or another field as `val(proc.vpid)`"
+        };
+        Err(Box::new(self.error(format!("a number must follow `{}`", op.word())).help(help)))
+    }
+
+    fn list_or_field(&mut self, op: Op) -> Outcome<Rhs> {
+        self.scan.blank();
+        if let Some(list) = self.list()? {
+            return Ok(Rhs::List(list));
+        }
+        if let Some(operand) = self.right_field()? {
+            return Ok(Rhs::Operand(operand));
+        }
+        match self.lone_name() {
+            Some(list) => Ok(Rhs::List(list)),
+            None => Err(Box::new(
+                self.error(format!("a list must follow `{}`", op.word()))
+                    .help(format!("write the values in parentheses: `{} (a, b)`", op.word())),
+            )),
+        }
+    }
+
+    fn text_or_field(&mut self, op: Op) -> Outcome<(Option<Modifier>, Rhs)> {
+        // The operators that are words have taken their blanks.
+        let blank = self.scan.blank() || !op.is_sign();
+        if blank && let Some(modifier) = self.modifier() {
+            let list = match self.list()? {
+                Some(list) => Some(list),
+                None => self.lone_name(),
+            };
+            return match list {
+                Some(list) => Ok((Some(modifier), Rhs::List(list))),
+                None => Err(Box::new(self.error(format!("a list must follow `{}`", modifier.word())))),
+            };
+        }
+        if let Some(operand) = self.right_field()? {
+            return Ok((None, Rhs::Operand(operand)));
+        }
+        match self.value()? {
+            Some(value) => Ok((None, Rhs::Value(value))),
+            None => Err(self.expected_value(op).into()),
+        }
+    }
+
+    /// A modifier, if what follows makes it one: blanks, and then a list or its name. Else it is an ordinary value.
+    fn modifier(&mut self) -> Option<Modifier> {
+        let start = self.scan.clone();
+        let modifier = Modifier::ALL.iter().copied().find(|modifier| self.scan.take_and_blank(modifier.word()))?;
+        let mut ahead = self.scan.clone();
+        let is_list = ahead.peek() == Some(b'(');
+        if is_list || ahead.identifier().is_some_and(|word| !matches!(word, "and" | "or" | "not")) {
+            return Some(modifier);
+        }
+        self.scan = start;
+        None
+    }
+
+    /// A word in the place of a list.
+    fn lone_name(&mut self) -> Option<ValueList> {
+        let start = self.scan.at();
+        let name = self.scan.identifier()?;
+        let span = self.scan.since(start);
+        let values = vec![Value { text: name.into(), kind: ValueKind::Bare, span }];
+        Some(ValueList { values, parentheses: false, span })
+    }
+
+    fn list(&mut self) -> Outcome<Option<ValueList>> {
+        let start = self.scan.at();
+        if !self.scan.take("(") {
+            return Ok(None);
+        }
+        self.scan.blank();
+        let mut values = vec![];
+        if let Some(value) = self.value()? {
+            values.push(value);
+            self.scan.blank();
+            while self.scan.take(",") {
+                self.scan.blank();
+                let Some(value) = self.value()? else {
+                    return Err(Box::new(self.error("a value must follow the comma")));
+                };
+                values.push(value);
+                self.scan.blank();
+            }
+        }
+        self.scan.blank();
+        if !self.scan.take(")") {
+            let diagnostic = match self.scan.peek() {
+                Some(b',') => self.error("a value must stand before the comma"),
+                Some(b'(') => self.error("a list can't hold another in parentheses"),
+                Some(b'"' | b'\'') if self.scan.clone().quoted() == Some(Err(QuoteError::Open)) => self.open_quote(),
+                _ if values.is_empty() || self.scan.is_at_end() => self.error("`)` must end the list"),
+                _ => self
+                    .error("`,` or `)` must follow a value of a list")
+                    .help("values that hold blanks, `=`, quotes or parentheses need quotes around them"),
+            };
+            return Err(Box::new(diagnostic));
+        }
+        Ok(Some(ValueList { values, parentheses: true, span: self.scan.since(start) }))
+    }
+
+    fn value(&mut self) -> Outcome<Option<Value>> {
+        let start = self.scan.at();
+        let (text, kind): (Arc<str>, _) = match self.scan.quoted() {
+            Some(Ok(text)) => (text.into(), ValueKind::Quoted),
+            Some(Err(QuoteError::Escape(at, c))) => return Err(bad_escape(at, c).into()),
+            // What stands here is no value then, and the caller says what was expected.
+            Some(Err(QuoteError::Open)) => return Ok(None),
+            None => match self.scan.bare() {
+                Some(text) => (text.into(), ValueKind::Bare),
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(Value { text, kind, span: self.scan.since(start) }))
+    }
+
+    /// `val(field)`, or a transformer.
+    fn right_field(&mut self) -> Outcome<Option<Operand>> {
+        let start = self.scan.at();
+        if !self.scan.take("val(") {
+            return Ok(self.transform(0)?.map(|transform| Operand::Transform(Box::new(transform))));
+        }
+        self.scan.blank();
+        let Some(field) = self.field()? else {
+            return Err(Box::new(self.error("a field must stand in `val(…)`").help("such as `val(proc.pname)`")));
+        };
+        self.scan.blank();
+        self.close_transformer()?;
+        Ok(Some(Operand::Transform(Box::new(Transform {
+            transformer: Transformer::Val,
+            arguments: vec![Argument::Operand(Operand::Field(field))],
+            index: self.index()?,
+            span: self.scan.since(start),
+        }))))
+    }
+
+    /// A field or a transformer, if one stands here.
+    fn operand(&mut self, depth: usize) -> Outcome<Option<Operand>> {
+        if let Some(field) = self.field()? {
+            return Ok(Some(Operand::Field(field)));
+        }
+        Ok(self.transform(depth)?.map(|transform| Operand::Transform(Box::new(transform))))
+    }
+
+    fn field(&mut self) -> Outcome<Option<Field>> {
+        let start = self.scan.at();
+        let Some(name) = self.scan.field() else { return Ok(None) };
+        let argument = self.index()?;
+        Ok(Some(Field { name: name.into(), argument, span: self.scan.since(start) }))
+    }
+
+    /// An argument in brackets, if a bracket stands here.
+    fn index(&mut self) -> Outcome<Option<Word>> {
+        if !self.scan.take("[") {
+            return Ok(None);
+        }
+        let start = self.scan.at();
+        let text: Arc<str> = match self.scan.quoted() {
+            Some(Ok(text)) => text.into(),
+            Some(Err(QuoteError::Escape(at, c))) => return Err(bad_escape(at, c).into()),
+            Some(Err(QuoteError::Open)) => return Err(self.open_quote().into()),
+            None => match self.scan.bare_argument() {
+                Some(text) => text.into(),
+                None => return Err(Box::new(self.error("an argument must stand in `[…]`, without blanks around it"))),
+            },
+        };
+        let word = Word { text, span: self.scan.since(start) };
+        if !self.scan.take("]") {
+            return Err(Box::new(self.error("`]` must follow the argument, without a blank before it")));
+        }
+        Ok(Some(word))
+    }
+
+    fn transform(&mut self, depth: usize) -> Outcome<Option<Transform>> {
+        let start = self.scan.clone();
+        let named = Transformer::ALL[1..].iter().copied().find(|transformer| {
+            let found = self.scan.take(transformer.word()) && self.scan.take("(");
+            if !found {
+                self.scan = start.clone();
+            }
+            found
+        });
+        let Some(transformer) = named else { return Ok(None) };
+        if depth >= limits::TRANSFORMERS {
+            let message = format!("transformers are nested more than {} levels deep", limits::TRANSFORMERS);
+            return Err(Box::new(Diagnostic::unsafe_(Code::Nesting, self.scan.since(start.at()), message)));
+        }
+        let mut arguments = vec![];
+        loop {
+            self.scan.blank();
+            let argument = match self.argument_list(depth)? {
+                Some(list) => Some(list),
+                None => self.argument(depth)?,
+            };
+            let Some(argument) = argument else {
+                let help = "such as `tolower(proc.name)`; a text needs quotes around it";
+                return Err(Box::new(
+                    self.error(format!("a field must stand in `{}(…)`", transformer.word())).help(help),
+                ));
+            };
+            arguments.push(argument);
+            self.scan.blank();
+            if !self.scan.take(",") {
+                break;
+            }
+        }
+        self.close_transformer()?;
+        let index = self.index()?;
+        Ok(Some(Transform { transformer, arguments, index, span: self.scan.since(start.at()) }))
+    }
+
+    fn argument_list(&mut self, depth: usize) -> Outcome<Option<Argument>> {
+        let start = self.scan.at();
+        if !self.scan.take("(") {
+            return Ok(None);
+        }
+        self.scan.blank();
+        let mut items = vec![];
+        if let Some(item) = self.argument(depth)? {
+            items.push(item);
+            self.scan.blank();
+            while self.scan.take(",") {
+                self.scan.blank();
+                let Some(item) = self.argument(depth)? else {
+                    return Err(Box::new(self.error("a field, a text in quotes or a number must follow the comma")));
+                };
+                items.push(item);
+                self.scan.blank();
+            }
+        }
+        if !self.scan.take(")") {
+            return Err(Box::new(self.error("`)` must end the list")));
+        }
+        Ok(Some(Argument::List(items, self.scan.since(start))))
+    }
+
+    fn argument(&mut self, depth: usize) -> Outcome<Option<Argument>> {
+        let start = self.scan.at();
+        match self.scan.quoted() {
+            Some(Ok(text)) => {
+                return Ok(Some(Argument::Text(Word { text: text.into(), span: self.scan.since(start) })));
+            }
+            Some(Err(QuoteError::Escape(at, c))) => return Err(bad_escape(at, c).into()),
+            Some(Err(QuoteError::Open)) => return Err(self.open_quote().into()),
+            None => {}
+        }
+        if let Some(number) = self.scan.number() {
+            return Ok(Some(Argument::Number(Word { text: number.into(), span: self.scan.since(start) })));
+        }
+        Ok(self.operand(depth + 1)?.map(Argument::Operand))
+    }
+
+    fn close_transformer(&mut self) -> Outcome<()> {
+        if self.scan.take(")") {
+            return Ok(());
+        }
+        Err(Box::new(self.error("`)` must end what the transformer is applied to")))
+    }
+
+    /// Reads a field or transformer that begins at a place of the text, as outputs hold them.
+    pub(crate) fn operand_at(text: &'a str, at: usize) -> Outcome<Option<(Operand, usize)>> {
+        let mut parser = Parser { scan: Scanner::starting_at(text, at), deepest: 0 };
+        Ok(parser.operand(0)?.map(|operand| (operand, parser.scan.at())))
+    }
+
+    /// Reads a field or transformer that is the whole of a text, as exceptions hold them.
+    pub(crate) fn whole_operand(text: &'a str) -> Option<Operand> {
+        let (operand, end) = Self::operand_at(text, 0).ok()??;
+        (end == text.len()).then_some(operand)
+    }
+
+    /// Reads a value, or a list in parentheses, that is the whole of a text, as exceptions hold them.
+    pub(crate) fn whole_values(text: &'a str) -> Option<Rhs> {
+        let mut parser = Parser { scan: Scanner::new(text), deepest: 0 };
+        let rhs = match parser.list().ok()? {
+            Some(list) => Rhs::List(list),
+            None => Rhs::Value(parser.value().ok()??),
+        };
+        parser.scan.is_at_end().then_some(rhs)
+    }
+
+    /// Reads `val(field)` or a transformer that is the whole of a text, as exceptions hold them.
+    pub(crate) fn whole_right_field(text: &'a str) -> Option<Operand> {
+        let mut parser = Parser { scan: Scanner::new(text), deepest: 0 };
+        let operand = parser.right_field().ok()??;
+        parser.scan.is_at_end().then_some(operand)
+    }
+
+    /// Whether the whole of a text is a number, as `<` and the like are followed by.
+    pub(crate) fn is_number(text: &str) -> bool {
+        let mut scan = Scanner::new(text);
+        scan.number().is_some() && scan.is_at_end()
+    }
+
+    /// Reads an operator with its modifier that is the whole of a text, as exceptions hold them.
+    pub(crate) fn whole_operator(text: &str) -> Option<(Op, Option<Modifier>)> {
+        let mut words = text.split(|c: char| c.is_ascii_whitespace()).filter(|word| !word.is_empty());
+        let first = words.next()?;
+        let op = Op::ALL.iter().copied().find(|op| op.word() == first)?;
+        let modifier = match words.next() {
+            None => None,
+            Some(word) => Some(Modifier::ALL.iter().copied().find(|m| m.word() == word && op.takes_text())?),
+        };
+        words.next().is_none().then_some((op, modifier))
+    }
+}

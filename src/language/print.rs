@@ -1,0 +1,310 @@
+//! Trees as text: so that they are read back as the same tree, so that Falco reads them so too, and as Falco itself shows
+//! a condition that it compiled.
+
+use super::catalog::Catalog;
+use super::diagnostic::{Code, Diagnostic, Span};
+use super::parse::parse;
+use super::scan::{is_bare, is_bare_argument};
+use super::tree::{Argument, Check, Expr, Field, Operand, Rhs, Transform, Value, ValueKind, ValueList, Word};
+
+impl Expr {
+    /// The condition as text. Reading it gives the same tree.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut printer = Printer::new(Style::Exact);
+        printer.expr(self);
+        printer.out
+    }
+
+    /// The condition as Falco describes what it has compiled. It is no condition: quotes are left out where the reader
+    /// can do without them.
+    #[must_use]
+    pub fn compiled(&self) -> String {
+        let mut printer = Printer::new(Style::Compiled);
+        printer.expr(self);
+        printer.out
+    }
+
+    /// The condition as text that means this to a Falco with the base lists of the catalogue, which it pastes over words
+    /// of conditions. An error names each word that can't be kept from it.
+    pub fn emit(&self, catalog: &Catalog) -> Result<String, Vec<Diagnostic>> {
+        let mut printer = Printer::new(Style::Guarded(catalog));
+        printer.expr(self);
+        let hits = catalog.pasted_over(&printer.out);
+        let unmeant: Vec<Diagnostic> = hits
+            .iter()
+            .filter(|hit| !printer.base_lists.contains(hit))
+            .map(|hit| {
+                let word = hit.of(&printer.out);
+                let message = format!("Falco would put its own list `{word}` in the place of the word `{word}`");
+                Diagnostic::unsafe_(Code::PastedOver, self.span(), message)
+                    .help("use another word; quotes don't keep a list from being put in")
+            })
+            .collect();
+        if unmeant.is_empty() { Ok(printer.out) } else { Err(unmeant) }
+    }
+
+    /// Levels of parentheses around parts of the condition, as [`Expr::text`] writes it.
+    #[must_use]
+    pub fn nesting(&self) -> usize {
+        let within = |part: &Self, parentheses: bool| part.nesting() + usize::from(parentheses);
+        match self {
+            Self::And(parts) => parts.iter().map(|part| within(part, in_and(part))).max().unwrap_or(0),
+            Self::Or(parts) => parts.iter().map(|part| within(part, in_or(part))).max().unwrap_or(0),
+            Self::Not(inner) => within(inner, in_not(inner)),
+            Self::Check(_) | Self::Macro(_) => 0,
+        }
+    }
+}
+
+/// Whether a condition, as it is written, means to a Falco with the base lists of the catalogue what it says: no word of
+/// it is the name of a list without meaning the list.
+#[must_use]
+pub fn keeps_text(condition: &str, catalog: &Catalog) -> bool {
+    let hits = catalog.pasted_over(condition);
+    hits.is_empty() || parse(condition).tree.is_some_and(|tree| means(&tree, &hits))
+}
+
+/// Whether each of the places is one where the name of a list stands for the list.
+pub(crate) fn means(tree: &Expr, hits: &[Span]) -> bool {
+    let mut left: Vec<Span> = hits.to_vec();
+    tree.each_check(&mut |check| {
+        if let Rhs::List(ValueList { values, parentheses: true, .. }) = &check.rhs {
+            left.retain(|hit| !values.iter().any(|value| value.kind != ValueKind::Quoted && value.span == *hit));
+        }
+    });
+    left.is_empty()
+}
+
+/// Which parts of a conjunction need parentheses to be read back as such.
+const fn in_and(part: &Expr) -> bool {
+    matches!(part, Expr::And(_) | Expr::Or(_))
+}
+
+const fn in_or(part: &Expr) -> bool {
+    matches!(part, Expr::Or(_))
+}
+
+/// Falco reads `not not x` as `x`, which is the same but not the same tree.
+const fn in_not(inner: &Expr) -> bool {
+    !matches!(inner, Expr::Check(_) | Expr::Macro(_))
+}
+
+#[derive(Clone, Copy)]
+enum Style<'a> {
+    Exact,
+    Guarded(&'a Catalog),
+    Compiled,
+}
+
+struct Printer<'a> {
+    out: String,
+    style: Style<'a>,
+    /// Where the names of base lists stand for the lists.
+    base_lists: Vec<Span>,
+}
+
+impl<'a> Printer<'a> {
+    fn new(style: Style<'a>) -> Self {
+        Self { out: String::with_capacity(160), style, base_lists: vec![] }
+    }
+
+    const fn is_compiled(&self) -> bool {
+        matches!(self.style, Style::Compiled)
+    }
+
+    fn expr(&mut self, expr: &Expr) {
+        let all = self.is_compiled();
+        match expr {
+            Expr::And(parts) => self.parts(parts, " and ", |part| !all && in_and(part)),
+            Expr::Or(parts) => self.parts(parts, " or ", |part| !all && in_or(part)),
+            Expr::Not(inner) => {
+                self.out.push_str("not ");
+                self.enclosed(inner, !all && in_not(inner));
+            }
+            Expr::Macro(word) => self.out.push_str(&word.text),
+            Expr::Check(check) => self.check(check),
+        }
+    }
+
+    fn parts(&mut self, parts: &[Expr], between: &str, enclose: impl Fn(&Expr) -> bool) {
+        let all = self.is_compiled();
+        if all {
+            self.out.push('(');
+        }
+        for (index, part) in parts.iter().enumerate() {
+            if index > 0 {
+                self.out.push_str(between);
+            }
+            self.enclosed(part, enclose(part));
+        }
+        if all {
+            self.out.push(')');
+        }
+    }
+
+    fn enclosed(&mut self, expr: &Expr, parentheses: bool) {
+        if parentheses {
+            self.out.push('(');
+        }
+        self.expr(expr);
+        if parentheses {
+            self.out.push(')');
+        }
+    }
+
+    fn check(&mut self, check: &Check) {
+        self.operand(&check.operand);
+        self.out.push(' ');
+        self.out.push_str(check.op.word());
+        if let Some(modifier) = check.modifier {
+            self.out.push(' ');
+            self.out.push_str(modifier.word());
+        }
+        if check.rhs != Rhs::Nothing {
+            self.out.push(' ');
+        }
+        match &check.rhs {
+            Rhs::Nothing => {}
+            // A number can't stand in quotes there, whatever it is the name of.
+            Rhs::Value(value) if check.op.is_numeric() => self.out.push_str(&value.text),
+            Rhs::Value(value) => self.value(value),
+            Rhs::List(list) => self.list(list),
+            Rhs::Operand(operand) => self.operand(operand),
+        }
+    }
+
+    fn list(&mut self, list: &ValueList) {
+        let parentheses = list.parentheses || list.values.iter().any(|value| self.is_quoted(value));
+        if parentheses {
+            self.out.push('(');
+        }
+        for (index, value) in list.values.iter().enumerate() {
+            if index > 0 {
+                self.out.push_str(", ");
+            }
+            self.value(value);
+        }
+        if parentheses {
+            self.out.push(')');
+        }
+    }
+
+    /// What was read without quotes can be written without, unless a list would be put in its place; what was made here
+    /// may claim to be bare and not be.
+    fn is_quoted(&self, value: &Value) -> bool {
+        match (self.style, value.kind) {
+            (Style::Compiled, _) => false,
+            (_, ValueKind::Quoted) => true,
+            (Style::Guarded(catalog), ValueKind::Bare) if catalog.has_list(&value.text) => true,
+            (_, ValueKind::Bare | ValueKind::BaseList) => !is_bare(&value.text),
+        }
+    }
+
+    fn value(&mut self, value: &Value) {
+        if self.is_compiled() {
+            self.compiled_text(&value.text);
+        } else if self.is_quoted(value) {
+            quote(&value.text, &mut self.out);
+        } else {
+            let start = self.out.len();
+            self.out.push_str(&value.text);
+            if value.kind == ValueKind::BaseList {
+                self.base_lists.push(Span::new(start, self.out.len()));
+            }
+        }
+    }
+
+    fn compiled_text(&mut self, text: &str) {
+        if text.bytes().any(|byte| matches!(byte, b' ' | 0x08 | 0x0c | b'\n' | b'\r' | b'\t' | b'"' | b'\'' | b'\\')) {
+            self.out.push('"');
+            escape(text, &mut self.out);
+            self.out.push('"');
+        } else {
+            self.out.push_str(text);
+        }
+    }
+
+    fn operand(&mut self, operand: &Operand) {
+        match operand {
+            Operand::Field(field) => self.field(field),
+            Operand::Transform(transform) => self.transform(transform),
+        }
+    }
+
+    fn field(&mut self, field: &Field) {
+        self.out.push_str(&field.name);
+        self.index(field.argument.as_ref());
+    }
+
+    fn index(&mut self, word: Option<&Word>) {
+        let Some(word) = word else { return };
+        self.out.push('[');
+        if self.is_compiled() {
+            self.compiled_text(&word.text);
+        } else if is_bare_argument(&word.text) {
+            self.out.push_str(&word.text);
+        } else {
+            quote(&word.text, &mut self.out);
+        }
+        self.out.push(']');
+    }
+
+    fn transform(&mut self, transform: &Transform) {
+        self.out.push_str(transform.transformer.word());
+        self.arguments(&transform.arguments);
+        self.index(transform.index.as_ref());
+    }
+
+    fn arguments(&mut self, items: &[Argument]) {
+        self.out.push('(');
+        for (index, item) in items.iter().enumerate() {
+            if index > 0 {
+                self.out.push_str(if self.is_compiled() { "," } else { ", " });
+            }
+            match item {
+                Argument::Operand(operand) => self.operand(operand),
+                Argument::Number(word) => self.out.push_str(&word.text),
+                Argument::Text(word) if self.is_compiled() => self.out.push_str(&word.text),
+                Argument::Text(word) => quote(&word.text, &mut self.out),
+                Argument::List(items, _) => self.arguments(items),
+            }
+        }
+        self.out.push(')');
+    }
+}
+
+fn escape(text: &str, out: &mut String) {
+    for c in text.chars() {
+        match c {
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            c => out.push(c),
+        }
+    }
+}
+
+/// Writes a text in quotes so that it is read back as it is.
+fn quote(text: &str, out: &mut String) {
+    out.push('"');
+    // A quote behind a backslash never ends the text, but a backslash may also be written with a blank behind it.
+    let (rest, backslash) = text.strip_suffix('\\').map_or((text, false), |rest| (rest, true));
+    escape(rest, out);
+    if backslash {
+        out.push_str("\\ ");
+    }
+    out.push('"');
+}
+
+/// Whether everybody reads a value without quotes as the same: people, Falco and YAML.
+pub(crate) fn is_plain(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'/' | b'-' | b':' | b'+');
+    !text.is_empty()
+        && text.bytes().all(plain)
+        && !matches!(text, "and" | "or" | "not" | "oneof" | "anyof" | "allof" | "val")
+}

@@ -1,0 +1,289 @@
+//! A rule as a whole.
+
+use super::catalog::{Catalog, SYSCALL};
+use super::check;
+use super::definitions::{Definitions, Uses};
+use super::diagnostic::{Class, Code, Diagnostic, Part, Severity, Span, nearest};
+use super::events::{self, EventTypes};
+use super::exceptions::{self, ExceptionText};
+use super::limits;
+use super::output::{self, OutputField};
+use super::parse::parse;
+use super::print::means;
+use super::tree::{Expr, Rhs, ValueKind};
+
+/// A rule as it is written.
+#[derive(Clone, Debug, Default)]
+pub struct RuleText<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its condition.
+    pub condition: &'a str,
+    /// Its output.
+    pub output: &'a str,
+    /// The source of its events; `syscall` where it names none.
+    pub source: Option<&'a str>,
+    /// Its priority.
+    pub priority: &'a str,
+    /// Its tags.
+    pub tags: &'a [String],
+    /// Its exceptions.
+    pub exceptions: &'a [ExceptionText],
+    /// Whether not to warn that it looks at every event.
+    pub without_event_types: bool,
+    /// Whether a Falco that lacks one of its fields is to leave it out.
+    pub skip_if_unknown_filter: bool,
+}
+
+/// What there is to say about a rule.
+#[derive(Clone, Debug, Default)]
+pub struct Checked {
+    /// The condition as written.
+    pub tree: Option<Expr>,
+    /// The condition with lists and macros of the namespace and with exceptions in it. Base macros are named in it, base
+    /// lists too.
+    pub expanded: Option<Expr>,
+    /// The condition for Falco: as written where that means the same, else printed. `None` where there is an error.
+    pub condition: Option<String>,
+    /// Whether that is the text as written.
+    pub verbatim: bool,
+    /// The fields of the output.
+    pub output_fields: Vec<OutputField>,
+    /// Errors and warnings, by part and place.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The types of events that it can match, for rules of the source `syscall`.
+    pub event_types: Option<EventTypes>,
+    /// What it rests on.
+    pub uses: Uses,
+}
+
+impl Checked {
+    /// Whether the rule is taken.
+    #[must_use]
+    pub fn is_accepted(&self) -> bool {
+        !self.diagnostics.iter().any(Diagnostic::is_error)
+    }
+
+    /// The errors.
+    pub fn errors(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.diagnostics.iter().filter(|diagnostic| diagnostic.is_error())
+    }
+
+    /// Whether Falco itself would take it.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        !self.errors().any(|diagnostic| diagnostic.class == Class::Invalid)
+    }
+
+    /// Whether it looks at every event, or at so many types that Falco does not tell them apart.
+    #[must_use]
+    pub fn is_broad(&self) -> bool {
+        self.event_types.is_some_and(|types| types.is_broad())
+    }
+}
+
+/// The priorities, most severe first, with Falco's other word for one of them.
+const PRIORITIES: [&str; 9] =
+    ["emergency", "alert", "critical", "error", "warning", "notice", "informational", "info", "debug"];
+
+/// Checks a rule with the lists and macros of its namespace, against what an installation offers.
+#[must_use]
+pub fn check_rule(rule: &RuleText<'_>, definitions: &Definitions, catalog: &Catalog) -> Checked {
+    let mut checked = check_condition(rule, definitions, catalog);
+    let source = rule.source.unwrap_or(SYSCALL);
+    name(rule.name, &mut checked.diagnostics);
+    tags(rule.tags, &mut checked.diagnostics);
+    if !PRIORITIES.iter().any(|priority| priority.eq_ignore_ascii_case(rule.priority)) {
+        let lower = rule.priority.to_ascii_lowercase();
+        let near = match lower.as_str() {
+            "warn" => Some("warning"),
+            "err" => Some("error"),
+            "crit" => Some("critical"),
+            word => nearest(word, PRIORITIES.into_iter()),
+        };
+        let message = format!("there is no priority `{}`", rule.priority.escape_debug());
+        checked.diagnostics.push(
+            Diagnostic::invalid(Code::Structure, Span::new(0, rule.priority.len()), message)
+                .within(Part::Priority)
+                .suggest(near.map(str::to_ascii_uppercase))
+                .help_if_none("EMERGENCY, ALERT, CRITICAL, ERROR, WARNING, NOTICE, INFO or DEBUG"),
+        );
+    }
+    if catalog.has_source(source) {
+        let mut report = vec![];
+        checked.output_fields = output::check(rule.output, source, catalog, &mut report);
+        lenient(rule, &mut report);
+        checked.diagnostics.append(&mut report);
+    }
+    finish(&mut checked);
+    checked
+}
+
+/// Checks the condition of a rule alone, with its exceptions.
+#[must_use]
+pub fn check_condition(rule: &RuleText<'_>, definitions: &Definitions, catalog: &Catalog) -> Checked {
+    let source = rule.source.unwrap_or(SYSCALL);
+    let parsed = parse(rule.condition);
+    let mut checked = Checked { diagnostics: parsed.diagnostics, ..Checked::default() };
+    let is_known = catalog.has_source(source);
+    if !is_known {
+        let message = format!("no source `{}` is loaded, so the rule would never run", source.escape_debug());
+        checked.diagnostics.push(
+            Diagnostic::warning(Code::UnknownSource, Span::new(0, source.len()), message)
+                .within(Part::Source)
+                .suggest(nearest(source, catalog.sources())),
+        );
+    }
+    let excepted = exceptions::compile(rule.exceptions, catalog, &mut checked.diagnostics);
+    let Some(tree) = parsed.tree else {
+        finish(&mut checked);
+        return checked;
+    };
+    if is_known {
+        let mut report = vec![];
+        check::condition(&tree, source, definitions, catalog, &mut report);
+        for (index, expr) in &excepted {
+            let mut found = vec![];
+            check::condition(expr, source, definitions, catalog, &mut found);
+            report.extend(found.into_iter().map(|diagnostic| diagnostic.within(Part::Exception(*index))));
+        }
+        lenient(rule, &mut report);
+        checked.diagnostics.append(&mut report);
+    }
+    let is_plain = excepted.is_empty();
+    let mut parts = vec![tree];
+    parts.extend(excepted.into_iter().map(|(_, expr)| expr));
+    // One part is itself, so there is always one.
+    let Some(whole) = Expr::all(parts) else { return checked };
+    match definitions.expand(&whole, catalog) {
+        Err(diagnostic) => checked.diagnostics.push(*diagnostic),
+        Ok((expanded, uses)) => {
+            if source == SYSCALL && is_known {
+                event_types(rule, &expanded, catalog, &mut checked);
+            }
+            let written = is_plain && uses.lists.is_empty() && uses.macros.is_empty();
+            let hits = if written { catalog.pasted_over(rule.condition) } else { vec![] };
+            if written && means(&whole, &hits) {
+                checked.verbatim = true;
+                checked.condition = Some(rule.condition.to_owned());
+            } else {
+                match expanded.emit(catalog) {
+                    Ok(text) => checked.condition = Some(text),
+                    Err(mut unmeant) => checked.diagnostics.append(&mut unmeant),
+                }
+            }
+            checked.uses = uses;
+            checked.expanded = Some(expanded);
+        }
+    }
+    checked.tree = if is_plain { Some(whole) } else { first_part(whole) };
+    finish(&mut checked);
+    checked
+}
+
+/// The condition without its exceptions.
+fn first_part(whole: Expr) -> Option<Expr> {
+    match whole {
+        Expr::And(parts) => parts.into_iter().next(),
+        other => Some(other),
+    }
+}
+
+fn finish(checked: &mut Checked) {
+    checked.diagnostics.sort_by_key(|diagnostic| (diagnostic.part, diagnostic.span));
+    if !checked.is_accepted() {
+        checked.condition = None;
+        checked.verbatim = false;
+    }
+}
+
+/// Falco leaves out a rule that asks for it where a field is missing.
+fn lenient(rule: &RuleText<'_>, report: &mut [Diagnostic]) {
+    if !rule.skip_if_unknown_filter {
+        return;
+    }
+    for diagnostic in report {
+        let is_missing = matches!(
+            diagnostic.code,
+            Code::UnknownField | Code::FieldOfOtherSource | Code::UnknownEventType | Code::OutputFormat
+        );
+        if is_missing && diagnostic.class == Class::Invalid {
+            diagnostic.code = Code::UnknownFilter;
+            diagnostic.severity = Severity::Warning;
+            diagnostic.class = Class::Style;
+            diagnostic.message.push_str("; the rule would be left out");
+        }
+    }
+}
+
+fn event_types(rule: &RuleText<'_>, expanded: &Expr, catalog: &Catalog, checked: &mut Checked) {
+    let resolve = |name: &str| catalog.base_macro(name).map(|base| base.possible);
+    let types = events::possible(expanded, &resolve, &|word, f| catalog.each_value(word, f)).holds;
+    checked.event_types = Some(types);
+    if types.is_broad() && !rule.without_event_types {
+        let message = if types.is_empty() {
+            "the condition holds for no type of event"
+        } else {
+            "the condition does not say which types of events it is for, so every event is looked at"
+        };
+        let span = Span::new(0, rule.condition.len());
+        checked.diagnostics.push(
+            Diagnostic::warning(Code::NoEventType, span, message)
+                .help("such as `evt.type = execve and …`, or `evt.type in (open, openat) and …`"),
+        );
+    }
+}
+
+fn name(name: &str, report: &mut Vec<Diagnostic>) {
+    let whole = Span::new(0, name.len());
+    let mut wrong = |diagnostic: Diagnostic| report.push(diagnostic.within(Part::Name));
+    if name.trim().is_empty() {
+        wrong(Diagnostic::invalid(Code::InvalidName, whole, "a rule needs a name"));
+    }
+    if name.len() > limits::NAME_BYTES {
+        let message = format!("the name is {} bytes long; the limit is {}", name.len(), limits::NAME_BYTES);
+        wrong(Diagnostic::unsafe_(Code::TooLong, whole, message));
+    }
+    let bad = |c: &char| c.is_control() || matches!(c, '"' | '\\' | '*' | '\u{2028}' | '\u{2029}');
+    if let Some((at, c)) = name.char_indices().find(|(_, c)| bad(c)) {
+        let message = format!("the name of a rule must not hold `{}`", c.escape_default());
+        wrong(
+            Diagnostic::unsafe_(Code::InvalidName, Span::new(at, at + c.len_utf8()), message)
+                .help("Falco puts the name into its metrics and selections as it is"),
+        );
+    }
+}
+
+fn tags(tags: &[String], report: &mut Vec<Diagnostic>) {
+    let mapped = |tag: &str| tag.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+    for (index, tag) in tags.iter().enumerate() {
+        let mut wrong = |message: String, help: &str| {
+            let span = Span::new(0, tag.len());
+            let diagnostic = Diagnostic::unsafe_(Code::InvalidName, span, message);
+            report.push(diagnostic.within(Part::Tag(index as u32)).help(help));
+        };
+        let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+        if tag.is_empty() || !tag.chars().all(fine) {
+            wrong(format!("`{}` can't be a tag", tag.escape_debug()), "letters, digits, `_`, `.` and `-`");
+        } else if let Some(other) = tags.iter().take(index).find(|other| *other != tag && mapped(other) == mapped(tag))
+        {
+            wrong(
+                format!("tags `{other}` and `{tag}` are one in Falco's metrics"),
+                "they must differ in more than signs",
+            );
+        }
+    }
+}
+
+/// The base lists that a tree names.
+#[must_use]
+pub fn base_lists(tree: &Expr) -> Vec<&str> {
+    let mut names = vec![];
+    tree.each_check(&mut |check| {
+        if let Rhs::List(list) = &check.rhs {
+            names
+                .extend(list.values.iter().filter(|value| value.kind == ValueKind::BaseList).map(|value| &*value.text));
+        }
+    });
+    names
+}

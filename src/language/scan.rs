@@ -1,0 +1,275 @@
+//! The lexer: Falco's has no tokens, each place of the grammar tries what it can take.
+
+use super::diagnostic::Span;
+
+/// A place in a text.
+#[derive(Clone, Debug)]
+pub(crate) struct Scanner<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+/// What is wrong with a quoted text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum QuoteError {
+    /// It does not end.
+    Open,
+    /// A character behind a backslash, at this place, that means nothing.
+    Escape(usize, char),
+}
+
+/// A blank, as conditions know them. A form feed is none, a backspace is.
+const fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x08)
+}
+
+/// What a value without quotes can't hold. A backspace is no blank here.
+const fn ends_bare(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0c | b'(' | b')' | b'"' | b'\'' | b'=' | b',')
+}
+
+/// Whether a value can be written without quotes at all.
+pub(crate) fn is_bare(text: &str) -> bool {
+    !text.is_empty() && !text.bytes().any(ends_bare)
+}
+
+/// Whether an argument in brackets can be written without quotes.
+pub(crate) fn is_bare_argument(text: &str) -> bool {
+    !text.is_empty() && !text.bytes().any(ends_argument)
+}
+
+const fn ends_argument(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0c | b'[' | b']' | b'"' | b'\'')
+}
+
+impl<'a> Scanner<'a> {
+    pub(crate) const fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// From a place within the text, which must be the start of a character.
+    pub(crate) fn starting_at(text: &'a str, at: usize) -> Self {
+        Self { text, at: if text.is_char_boundary(at) { at } else { text.len() } }
+    }
+
+    pub(crate) const fn at(&self) -> usize {
+        self.at
+    }
+
+    pub(crate) fn rest(&self) -> &'a str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    pub(crate) fn text(&self) -> &'a str {
+        self.text
+    }
+
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.at >= self.text.len()
+    }
+
+    pub(crate) fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    /// From that place to here.
+    pub(crate) const fn since(&self, start: usize) -> Span {
+        Span::new(start, self.at)
+    }
+
+    /// The word or sign that stands here, to point at.
+    pub(crate) fn here(&self) -> Span {
+        let rest = self.rest();
+        let word = rest.bytes().take_while(|byte| !ends_bare(*byte)).count();
+        let length = if word > 0 { word } else { rest.chars().next().map_or(0, char::len_utf8) };
+        Span::new(self.at, self.at + length)
+    }
+
+    /// Goes on while the bytes, all of them ASCII, are so.
+    fn skip(&mut self, so: impl Fn(u8) -> bool) -> usize {
+        let length = self.text.as_bytes().get(self.at..).map_or(0, |rest| rest.iter().take_while(|b| so(**b)).count());
+        self.at += length;
+        length
+    }
+
+    pub(crate) fn blank(&mut self) -> bool {
+        self.skip(is_blank) > 0
+    }
+
+    /// Takes a text if it stands here, whatever follows.
+    pub(crate) fn take(&mut self, what: &str) -> bool {
+        let stands = self.rest().starts_with(what);
+        if stands {
+            self.at += what.len();
+        }
+        stands
+    }
+
+    /// Takes a word and the blanks behind it, which must be there.
+    pub(crate) fn take_and_blank(&mut self, what: &str) -> bool {
+        let start = self.at;
+        let stands = self.take(what) && self.blank();
+        if !stands {
+            self.at = start;
+        }
+        stands
+    }
+
+    /// `[A-Za-z][A-Za-z0-9_]*`
+    pub(crate) fn identifier(&mut self) -> Option<&'a str> {
+        let start = self.at;
+        if !self.peek().is_some_and(|byte| byte.is_ascii_alphabetic()) {
+            return None;
+        }
+        self.skip(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        self.text.get(start..self.at)
+    }
+
+    /// Identifiers with dots between them, two at least.
+    pub(crate) fn field(&mut self) -> Option<&'a str> {
+        let start = self.at;
+        self.identifier()?;
+        let mut parts = 1;
+        loop {
+            let dot = self.at;
+            if !(self.take(".") && self.identifier().is_some()) {
+                self.at = dot;
+                break;
+            }
+            parts += 1;
+        }
+        if parts < 2 {
+            self.at = start;
+            return None;
+        }
+        self.text.get(start..self.at)
+    }
+
+    /// A value without quotes.
+    pub(crate) fn bare(&mut self) -> Option<&'a str> {
+        let start = self.at;
+        if self.skip(|byte| !ends_bare(byte)) == 0 {
+            return None;
+        }
+        self.text.get(start..self.at)
+    }
+
+    /// An argument in brackets without quotes.
+    pub(crate) fn bare_argument(&mut self) -> Option<&'a str> {
+        let start = self.at;
+        if self.skip(|byte| !ends_argument(byte)) == 0 {
+            return None;
+        }
+        self.text.get(start..self.at)
+    }
+
+    /// A number in hexadecimal, or with sign, fraction and exponent.
+    pub(crate) fn number(&mut self) -> Option<&'a str> {
+        let start = self.at;
+        if (self.take("0x") || self.take("0X")) && self.skip(|byte| byte.is_ascii_hexdigit()) > 0 {
+            return self.text.get(start..self.at);
+        }
+        self.at = start;
+        let _sign = self.take("+") || self.take("-");
+        if self.skip(|byte| byte.is_ascii_digit()) == 0 {
+            self.at = start;
+            return None;
+        }
+        self.take(".");
+        self.skip(|byte| byte.is_ascii_digit());
+        let exponent = self.at;
+        let signed = (self.take("e") || self.take("E")) && (self.take("+") || self.take("-"));
+        if !(signed && self.skip(|byte| byte.is_ascii_digit()) > 0) {
+            self.at = exponent;
+        }
+        self.text.get(start..self.at)
+    }
+
+    /// A quoted text without quotes and escapes; `None` where no quote stands here.
+    pub(crate) fn quoted(&mut self) -> Option<Result<String, QuoteError>> {
+        let quote = self.peek().filter(|byte| matches!(byte, b'"' | b'\''))?;
+        let bytes = self.text.as_bytes();
+        let start = self.at + 1;
+        let mut end = start;
+        loop {
+            match bytes.get(end) {
+                // The quote that ends the text is one without a backslash before it, whatever that backslash belongs to.
+                Some(byte) if *byte == quote && (end == start || bytes.get(end - 1) != Some(&b'\\')) => break,
+                Some(0) | None => return Some(Err(QuoteError::Open)),
+                Some(_) => end += 1,
+            }
+        }
+        let inner = self.text.get(start..end).unwrap_or_default();
+        let text = unescape(inner, quote, start);
+        if text.is_ok() {
+            self.at = end + 1;
+        }
+        Some(text)
+    }
+}
+
+fn unescape(inner: &str, quote: u8, start: usize) -> Result<String, QuoteError> {
+    let mut text = String::with_capacity(inner.len());
+    let mut chars = inner.char_indices();
+    while let Some((at, c)) = chars.next() {
+        if c != '\\' {
+            text.push(c);
+            continue;
+        }
+        text.push(match chars.next() {
+            Some((_, 'b')) => '\u{8}',
+            Some((_, 'f')) => '\u{c}',
+            Some((_, 'n')) => '\n',
+            Some((_, 'r')) => '\r',
+            Some((_, 't')) => '\t',
+            // Yes, a backslash before a blank is a backslash alone.
+            Some((_, '\\' | ' ')) => '\\',
+            Some((_, '/')) => '/',
+            Some((_, c)) if c == char::from(quote) => c,
+            Some((_, c)) => return Err(QuoteError::Escape(start + at, c)),
+            None => return Err(QuoteError::Open),
+        });
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_end_where_they_end() {
+        for (text, number) in
+            [("1e3", "1"), ("1e+3x", "1e+3"), ("0x1g", "0x1"), ("0xg", "0"), ("-5.x", "-5."), ("+1.5,", "+1.5")]
+        {
+            assert_eq!(Scanner::new(text).number(), Some(number), "{text}");
+        }
+        assert_eq!(Scanner::new("-").number(), None);
+        assert_eq!(Scanner::new("x1").number(), None);
+    }
+
+    #[test]
+    fn quotes_end_at_the_first_that_no_backslash_precedes() {
+        for (text, value) in [
+            (r#""a b" c"#, Ok("a b".to_owned())),
+            (r#""a\\""#, Err(QuoteError::Open)),
+            (r#""a\"b""#, Ok("a\"b".to_owned())),
+            (r#""a\ ""#, Ok("a\\".to_owned())),
+            (r#""""#, Ok(String::new())),
+            (r#"'it\"s'"#, Err(QuoteError::Escape(3, '"'))),
+            ("'a\0'", Err(QuoteError::Open)),
+            (r#""é\n""#, Ok("é\n".to_owned())),
+        ] {
+            assert_eq!(Scanner::new(text).quoted(), Some(value), "{text}");
+        }
+        assert_eq!(Scanner::new("a").quoted(), None);
+    }
+
+    #[test]
+    fn fields_have_a_dot() {
+        assert_eq!(Scanner::new("proc.name.x-").field(), Some("proc.name.x"));
+        assert_eq!(Scanner::new("proc.1").field(), None);
+        assert_eq!(Scanner::new("evt.arg.0").field(), Some("evt.arg"));
+        assert_eq!(Scanner::new("_a.b").field(), None);
+    }
+}
