@@ -32,6 +32,10 @@ pub struct CatalogData {
     pub macros: Vec<(String, String)>,
     /// Names and items of the lists in the base files, in their order.
     pub lists: Vec<(String, Vec<String>)>,
+    /// falco.yaml's `priority`: rules that are less severe never run. Empty for none.
+    pub priority: String,
+    /// falco.yaml's selections of rules, in their order: `disable rule NAME`, `enable tag TAG`.
+    pub selections: Vec<String>,
 }
 
 /// A filter field, as it was reported.
@@ -61,6 +65,8 @@ pub struct Catalog(Arc<Content>);
 struct Content {
     falco_version: String,
     engine_version: String,
+    priority: String,
+    selections: Vec<String>,
     sources: Vec<Arc<str>>,
     fields: HashMap<Arc<str>, FieldInfo>,
     rules: HashSet<String>,
@@ -137,6 +143,8 @@ impl Catalog {
         let mut content = Content {
             falco_version: data.falco_version,
             engine_version: data.engine_version,
+            priority: data.priority,
+            selections: data.selections,
             sources: data.sources.iter().map(|source| source.as_str().into()).collect(),
             rules: data.rules.into_iter().collect(),
             ..Content::default()
@@ -187,6 +195,18 @@ impl Catalog {
     #[must_use]
     pub fn engine_version(&self) -> &str {
         &self.0.engine_version
+    }
+
+    /// falco.yaml's `priority`: rules that are less severe never run. Empty for none.
+    #[must_use]
+    pub fn priority(&self) -> &str {
+        &self.0.priority
+    }
+
+    /// falco.yaml's selections of rules, in their order: `disable rule NAME`, `enable tag TAG`.
+    #[must_use]
+    pub fn selections(&self) -> &[String] {
+        &self.0.selections
     }
 
     /// The sources that rules can name.

@@ -83,6 +83,8 @@ pub enum Part {
     /// Its condition.
     #[default]
     Condition,
+    /// What it is for.
+    Desc,
     /// Its output.
     Output,
     /// Its source.
@@ -104,6 +106,7 @@ impl fmt::Display for Part {
         match self {
             Self::Name => f.write_str("name"),
             Self::Condition => f.write_str("condition"),
+            Self::Desc => f.write_str("desc"),
             Self::Output => f.write_str("output"),
             Self::Source => f.write_str("source"),
             Self::Priority => f.write_str("priority"),
@@ -241,6 +244,21 @@ codes! {
     Costly = "costly",
     /// The name of a list, used where it is only a text.
     ListAsText = "list-as-text",
+
+    /// Policy: rules of the namespace may not look at this source.
+    DeniedSource = "denied-source",
+    /// Policy: rules of the namespace may not have this priority.
+    DeniedPriority = "denied-priority",
+    /// Policy: rules of the namespace may not use this field.
+    DeniedField = "denied-field",
+    /// Policy: rules must say which types of events they look at.
+    NeedsEventType = "needs-event-type",
+    /// Policy: rules of this source can't be confined to their namespace.
+    NotConfinable = "not-confinable",
+    /// Policy: the namespace has used up what it may have.
+    Quota = "quota",
+    /// Another rule has the name.
+    NameTaken = "name-taken",
 }
 
 impl fmt::Display for Code {

@@ -44,7 +44,7 @@ pub(super) fn why_not_running(rule: &FileRule, catalog: &Catalog) -> Option<Stri
         let name = catalog.priority().to_ascii_uppercase();
         return Some(format!("falco.yaml's `priority` is {name}, and the rule's {} is less severe", rule.priority));
     }
-    let last = catalog.selections().iter().rev().find_map(|selection| {
+    let decisive = catalog.selections().iter().rev().find_map(|selection| {
         let (enable, rest) = selection.split_once(' ')?;
         let (what, pattern) = rest.split_once(' ')?;
         let selected = match what {
@@ -54,7 +54,7 @@ pub(super) fn why_not_running(rule: &FileRule, catalog: &Catalog) -> Option<Stri
         };
         selected.then_some((enable, selection))
     });
-    match last {
+    match decisive {
         Some(("disable", selection)) => Some(format!("falco.yaml's `rules` turn it off: {selection}")),
         _ => None,
     }
@@ -101,15 +101,15 @@ mod tests {
 
     #[test]
     fn what_keeps_a_rule_from_running_is_named() {
-        let rule = FileRule {
-            rule: "ns/r".into(),
-            priority: "INFO".into(),
-            tags: vec!["t".into()],
-            ..FileRule::default()
-        };
+        let rule =
+            FileRule { rule: "ns/r".into(), priority: "INFO".into(), tags: vec!["t".into()], ..FileRule::default() };
         let with = |priority: &str, selections: &[&str]| {
             let selections = selections.iter().map(ToString::to_string).collect();
-            catalog(&FalcoCatalogSpec { priority: Some(priority.to_owned()), selections, ..FalcoCatalogSpec::default() })
+            catalog(&FalcoCatalogSpec {
+                priority: Some(priority.to_owned()),
+                selections,
+                ..FalcoCatalogSpec::default()
+            })
         };
         for (priority, selections, words) in [
             ("", &[][..], None),

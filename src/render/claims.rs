@@ -301,10 +301,7 @@ mod tests {
             for (claimant, claim) in claimants.iter().zip(&claims) {
                 match claimant.object {
                     "z" => assert_eq!(name(claim), "x"),
-                    _ => assert_eq!(
-                        why(claim),
-                        "FalcoRule `z` of this namespace has the name `x`"
-                    ),
+                    _ => assert_eq!(why(claim), "FalcoRule `z` of this namespace has the name `x`"),
                 }
             }
         }

@@ -303,7 +303,8 @@ fn same_base(
         "`{odd}` is a {what} of Falco's own on the nodes with Falco {} only, and means something else on others",
         with.falco_version()
     );
-    Err(Diagnostic::invalid(Code::UnknownMacro, Span::default(), message).help(format!("define the {what} in the namespace")))
+    Err(Diagnostic::invalid(Code::UnknownMacro, Span::default(), message)
+        .help(format!("define the {what} in the namespace")))
 }
 
 fn rule_text(rule: &FileRule) -> RuleText<'_> {

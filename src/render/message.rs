@@ -43,7 +43,7 @@ pub fn excerpt(finding: &Diagnostic, text: &str) -> String {
     if finding.part != Part::Whole && !chars.is_empty() {
         let start = (column - 1).min(chars.len());
         let meant = finding.span.of(text).lines().next().unwrap_or_default().trim_end().chars().count().max(1);
-        let from = if start > WIDTH / 2 { start - WIDTH / 2 } else { 0 };
+        let from = start.saturating_sub(WIDTH / 2);
         let shown: String =
             chars.iter().skip(from).take(WIDTH).map(|c| if c.is_control() { ' ' } else { *c }).collect();
         let dots = if from > 0 { "..." } else { "" };
@@ -60,7 +60,12 @@ pub fn excerpt(finding: &Diagnostic, text: &str) -> String {
 pub(super) fn is_of_dependency(code: Code) -> bool {
     matches!(
         code,
-        Code::UnknownMacro | Code::BrokenMacro | Code::MacroOfOtherSource | Code::MacroLoop | Code::ListLoop | Code::BrokenList
+        Code::UnknownMacro
+            | Code::BrokenMacro
+            | Code::MacroOfOtherSource
+            | Code::MacroLoop
+            | Code::ListLoop
+            | Code::BrokenList
     )
 }
 

@@ -24,10 +24,9 @@ pub(super) fn apply(candidates: &mut [Candidate<'_>], settings: &Settings) {
         let Some(candidate) = candidates.get_mut(index) else { continue };
         let Some(cost) = candidate.cost() else { continue };
         let next = sum(used, cost);
-        let over = quotas
-            .iter()
-            .zip(used.iter().zip(next))
-            .find_map(|((what, quota), (used, next))| quota.filter(|quota| next > *used && next > *quota).map(|q| (what, q, next)));
+        let over = quotas.iter().zip(used.iter().zip(next)).find_map(|((what, quota), (used, next))| {
+            quota.filter(|quota| next > *used && next > *quota).map(|q| (what, q, next))
+        });
         let Some((what, quota, next)) = over else {
             used = next;
             continue;

@@ -83,9 +83,11 @@ fn exception_value(value: &Value, depth: usize) -> Option<ExceptionValue> {
         Value::String(text) => Some(ExceptionValue::One(text.clone())),
         Value::Number(number) => Some(ExceptionValue::One(number.to_string())),
         Value::Bool(flag) => Some(ExceptionValue::One(flag.to_string())),
-        Value::Array(values) if depth < 2 => {
-            values.iter().map(|value| exception_value(value, depth + 1)).collect::<Option<_>>().map(ExceptionValue::Many)
-        }
+        Value::Array(values) if depth < 2 => values
+            .iter()
+            .map(|value| exception_value(value, depth + 1))
+            .collect::<Option<_>>()
+            .map(ExceptionValue::Many),
         _ => None,
     }
 }

@@ -59,20 +59,14 @@ fn accepted_verdict<'t>(
     (not_running, elsewhere): (Option<String>, Option<String>),
     text_of: impl Fn(Part) -> &'t str,
 ) -> ItemVerdict {
-    let said = match &judged.only_some {
-        Some(versions) => {
-            let errors: Vec<_> = judged.findings.iter().filter(|finding| finding.is_error()).collect();
-            Some(format!("nodes with Falco {versions} can't load it: {}", message::paragraph(&errors, text_of)))
-        }
-        None => {
-            // Why a rule never runs is said in another place.
-            let warnings: Vec<_> = judged
-                .findings
-                .iter()
-                .filter(|finding| not_running.is_none() || !tells_not_running(finding.code))
-                .collect();
-            (!warnings.is_empty()).then(|| format!("warning: {}", message::paragraph(&warnings, text_of)))
-        }
+    let said = if let Some(versions) = &judged.only_some {
+        let errors: Vec<_> = judged.findings.iter().filter(|finding| finding.is_error()).collect();
+        Some(format!("nodes with Falco {versions} can't load it: {}", message::paragraph(&errors, text_of)))
+    } else {
+        // Why a rule never runs is said in another place.
+        let told = |code| not_running.is_some() && tells_not_running(code);
+        let warnings: Vec<_> = judged.findings.iter().filter(|finding| !told(finding.code)).collect();
+        (!warnings.is_empty()).then(|| format!("warning: {}", message::paragraph(&warnings, text_of)))
     };
     let message = [said, elsewhere].into_iter().flatten().collect::<Vec<_>>().join(". ");
     ItemVerdict {

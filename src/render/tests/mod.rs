@@ -232,7 +232,10 @@ fn policy_is_told_where_it_refuses() {
     world.rules[0].spec.condition = "evt.type = open and fd.num > 0".into();
     world.rules[0].spec.output = "out %proc.name".into();
     for (policy, words) in [
-        ("sources: [k8s_audit]", "source: rules of this namespace may not look at events of the source `syscall` (allowed: k8s_audit)"),
+        (
+            "sources: [k8s_audit]",
+            "source: rules of this namespace may not look at events of the source `syscall` (allowed: k8s_audit)",
+        ),
         ("priorities: [ERROR, warning]", "may not have the priority INFO (allowed: ERROR, WARNING)"),
         ("quotas: {rules: 0}", "the namespace would have 1 rules, and its quota is 0"),
         ("quotas: {bytes: 10}", "bytes in its rules file, and its quota is 10"),
