@@ -95,7 +95,7 @@ fn exception_value(value: &Value, depth: usize) -> Option<ExceptionValue> {
 /// What must not be in a description, by the same rule as for outputs.
 pub(super) fn check_desc(desc: &str, report: &mut Vec<Diagnostic>) {
     let whole = Span::new(0, desc.len());
-    if desc.trim().is_empty() {
+    if desc.is_empty() {
         report.push(Diagnostic::invalid(Code::Structure, whole, "a rule needs a description").within(Part::Desc));
     }
     if let Some((at, c)) = desc.char_indices().find(|(_, c)| c.is_control()) {

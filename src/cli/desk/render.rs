@@ -112,6 +112,7 @@ fn complain(namespace: &str, rendered: &Rendered) -> bool {
             let ItemVerdict { rejected, message, not_running, .. } = verdict;
             if let Some(message) = message {
                 let word = if rejected.is_some() { "error" } else { "warning" };
+                let message = message.strip_prefix("warning: ").unwrap_or(message);
                 eprintln!("{word}: {kind} {namespace}/{name}: {message}");
             }
             if let Some(why) = not_running {
