@@ -19,6 +19,9 @@ pub struct Args {
 
 /// Prints the definitions, or writes them.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    if let Some(dir) = &args.output {
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
+    }
     for crd in crds() {
         let text = serde_yaml::to_string(&crd).context("cannot write a definition as YAML")?;
         match &args.output {
