@@ -181,7 +181,7 @@ mod tests {
     use k8s_openapi::jiff::Timestamp;
 
     use super::*;
-    use crate::api::{FalcoCatalogSpec, FalcoNodeStatus};
+    use crate::api::{FalcoCatalogSpec, FalcoNodeSpec, FalcoNodeStatus};
     use crate::controller::index::Kept;
     use crate::controller::watch::Change;
     use crate::machine::Nodes;
@@ -193,7 +193,7 @@ mod tests {
     }
 
     fn report(index: &mut Index, node: &str, catalog: Option<&FalcoCatalog>) {
-        let mut object = FalcoNode::new(node, Default::default());
+        let mut object = FalcoNode::new(node, FalcoNodeSpec::default());
         object.status =
             Some(FalcoNodeStatus { catalog: catalog.map(ResourceExt::name_any), ..FalcoNodeStatus::default() });
         index.take(Change::Node(Seen::Applied(DeserializeGuard(Ok(object)))));
