@@ -109,8 +109,7 @@ impl Demo {
     /// Shows the rules as they change, until this one's present generation is Active on every node.
     fn active(&self, namespace: &str) -> Result<()> {
         let mut shown = String::new();
-        let all = format!("{0}/{0}", self.nodes);
-        wait::until("the rule is Active", LIMIT, || {
+        let mut show_news = || -> Result<()> {
             let table = self.cluster.kubectl(&["get", "falcorules", "-A", "--no-headers=false"])?;
             // The age alone is no news.
             let words = |line: &str| line.split_whitespace().rev().skip(1).collect::<Vec<_>>().join(" ");
@@ -119,6 +118,11 @@ impl Demo {
                 show("kubectl get falcorules -A", &table);
                 shown = news;
             }
+            Ok(())
+        };
+        let all = format!("{0}/{0}", self.nodes);
+        wait::until("the rule is Active", LIMIT, || {
+            show_news()?;
             let rule = self.get("falcorule", namespace, "bash")?;
             let status = &rule["status"];
             ensure!(
@@ -129,6 +133,7 @@ impl Demo {
             );
             Ok(())
         })?;
+        show_news()?;
         let wait = ["wait", "--for=condition=Ready", "--timeout=60s", "--namespace", namespace, "falcorule/bash"];
         show(&format!("kubectl {}", wait.join(" ")), &self.cluster.kubectl(&wait)?);
         Ok(())
