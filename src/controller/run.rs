@@ -29,8 +29,13 @@ const KINDS: usize = 11;
 const AT_ONCE: usize = 16;
 /// How long numbers that move with a rollout may wait, so that many reports become one write.
 const SOON: Duration = Duration::from_millis(500);
-/// How long numbers that move because nodes join or leave wait at least, and over how long they are spread after that.
-const LAZY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(570));
+/// How long numbers that move because nodes join or leave wait at least.
+const LAZY: Duration = Duration::from_secs(3);
+/// After that they are spread so that this is the time from one namespace to the next, whatever the number of namespaces:
+/// what one node more or less may cost the API server.
+const LAZY_EACH: Duration = Duration::from_millis(100);
+/// The longest time over which they are spread.
+const LAZY_SPREAD: Duration = Duration::from_secs(590);
 /// How long a catalogue that no live node names is kept.
 const CATALOG_KEPT: Duration = Duration::from_secs(3600);
 /// How long writes under way may take after the shutdown began.
@@ -356,9 +361,10 @@ impl Controller {
                 // Spread over the time, so that a node that joins does not make all namespaces write at once.
                 let mut hasher = DefaultHasher::new();
                 namespace.hash(&mut hasher);
-                let (least, spread) = LAZY;
+                let count = u32::try_from(self.index.spaces.len()).unwrap_or(u32::MAX);
+                let spread = LAZY_EACH.saturating_mul(count).min(LAZY_SPREAD);
                 let spread = u64::try_from(spread.as_millis()).unwrap_or(1).max(1);
-                now + least + Duration::from_millis(hasher.finish() % spread)
+                now + LAZY + Duration::from_millis(hasher.finish() % spread)
             }
             _ => now + SOON,
         };
