@@ -2,5 +2,7 @@
 
 mod configuration;
 mod cycle;
+mod disk;
 mod faults;
+mod killed;
 mod place;
