@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
-use falco_operator::agent::engine::Step;
+use falco_operator::agent::engine::{Step, Strategy};
 use falco_operator::agent::{Running, Wanted};
 use falco_operator::api::{FalcoState, NodeFaultReason, Proof};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -158,12 +158,10 @@ async fn ill(illness: Illness) {
         assert!([&old, &new].iter().any(|file| loaded.get("a") == Some(&hash(file.as_bytes()))), "{about}");
 
         // A Falco that dies now is started again, on a whole set.
-        let pid = place.falco();
-        if let Some(pid) = pid {
-            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-            agent.until("the death", |running| running.proof == Proof::None).await;
-        }
-        let running = agent.until("Falco again", |running| running.proof == Proof::Metrics).await;
+        let [pid] = place.falcos()[..] else { panic!("not one Falco: {:?}; {about}", place.falcos()) };
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        let again = |it: &Running| it.proof == Proof::Metrics && it.last_reload > running.last_reload;
+        let running = agent.until("Falco again", again).await;
         assert_eq!(place.whole(), running.loaded, "{illness:?} at {moment:?}");
 
         illness.end(&disk);
@@ -186,6 +184,59 @@ async fn a_full_disk_at_any_step() {
 async fn a_read_only_disk_at_any_step() {
     if with_mounts("disk::a_read_only_disk_at_any_step") {
         ill(Illness::ReadOnly).await;
+    }
+}
+
+/// With a disk that turns bad when the new set has just been swapped in, the way back from a file that kills Falco can't
+/// be taken on disk; nor, with the strategy that stops Falco first, the way forward.
+#[tokio::test]
+async fn a_bad_disk_leaves_no_node_without_a_falco() {
+    if !with_mounts("disk::a_bad_disk_leaves_no_node_without_a_falco") {
+        return;
+    }
+    for illness in [Illness::Full, Illness::ReadOnly] {
+        for (strategy, moment, fault) in [
+            (Strategy::Reload, Step::Swapped, "crash"),
+            (Strategy::Reload, Step::Triggered, "refuse-at-load"),
+            (Strategy::Reload, Step::Collected, "crash-after 500"),
+            (Strategy::Restart, Step::Staged, "crash"),
+        ] {
+            let place = Place::new();
+            let disk = Disk::of(&place);
+            place.running().await.stop().await;
+            let mut options = place.options();
+            options.strategy = strategy;
+            let mut agent = Agent::start(options, wanted([("a", settled(&rule("a")))]));
+            agent.settled(&[("a", &rule("a"))]).await;
+            let doomed = described("doomed", &format!("stand-in: {fault}"));
+            let (sick, mut well) = (disk.clone(), true);
+            agent.seen.at_step(move |step| {
+                if step == moment && std::mem::take(&mut well) {
+                    illness.begin(&sick);
+                }
+            });
+            agent.want([("a", rollout(&doomed, Some(&rule("a"))))]);
+            let about = format!("{illness:?}, {strategy:?}, {fault}");
+            let refused = |it: &Running| it.settled && it.trouble.contains_key("a");
+            let storage = |it: &Running| it.fault.as_ref().is_some_and(|it| it.reason == NodeFaultReason::Storage);
+            // A full disk may not matter: the way back was prepared before.
+            agent.until("the fault", |it| storage(it) || refused(it)).await;
+            // What runs lives on: it is not the doomed file.
+            let good = hash(rule("a").as_bytes());
+            let runs = async {
+                while !place.pages().iter().any(|page| page.contains(&good)) {
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                }
+            };
+            let ran = tokio::time::timeout(std::time::Duration::from_secs(60), runs).await;
+            assert!(ran.is_ok(), "no Falco runs the last good file: {about}");
+            illness.end(&disk);
+            let running = agent.until("the refusal", refused).await;
+            assert_eq!(running.loaded.get("a"), Some(&good), "{about}");
+            assert_eq!(place.whole(), running.loaded, "{about}");
+            agent.seen.at_step(|_| {});
+            assert_eq!(agent.stop().await, 0);
+        }
     }
 }
 
@@ -224,6 +275,8 @@ async fn a_first_start_without_a_disk_runs_the_base() {
     let mut agent = Agent::start(place.options(), Wanted::default());
     let running = agent.until("the fault", |running| running.fault.is_some()).await;
     assert_eq!(running.fault.map(|fault| fault.reason), Some(NodeFaultReason::Storage));
+    agent.until("Falco", |running| running.falco == FalcoState::Starting).await;
+    assert_eq!(place.run_with("etc/falco.yaml").len(), 1, "no Falco runs on the base");
     disk.thaw();
     agent.want([("a", settled(&rule("a")))]);
     agent.settled(&[("a", &rule("a"))]).await;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -139,6 +141,17 @@ pub fn wanted<const N: usize>(files: [(&str, WantedFile); N]) -> Wanted {
     Wanted { files: files.into_iter().map(|(ns, file)| (ns.to_owned(), file)).collect(), synced: true }
 }
 
+/// The page of metrics of the Falco with this number; `None` while it has none.
+pub fn page_of(pid: i32) -> Option<String> {
+    let line = String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).ok()?).into_owned();
+    let port = line.split('\0').rev().find_map(|word| word.strip_prefix("webserver.listen_port="))?.parse().ok()?;
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page).ok()?;
+    page.contains("sha256_rules_files_info").then_some(page)
+}
+
 impl Place {
     /// With a base that lists one rules file.
     pub fn new() -> Self {
@@ -238,6 +251,28 @@ impl Place {
         }
         let files = manifest["files"].as_object().unwrap();
         files.iter().map(|(name, file)| (name.clone(), file["hash"].as_str().unwrap().to_owned())).collect()
+    }
+
+    /// The processes that run as Falco with this configuration of the node; or any below it, if it is a folder.
+    pub fn run_with(&self, config: &str) -> Vec<i32> {
+        let option = format!("\0-c\0{}", self.path(config).display());
+        let runs = |pid: &i32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            line.contains(&option) && !line.contains("\0--dry-run\0") && !line.contains("\0-V\0")
+        };
+        let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|it| it.file_name().to_str()?.parse().ok());
+        pids.filter(runs).collect()
+    }
+
+    /// The Falcos that run on what is in force.
+    pub fn falcos(&self) -> Vec<i32> {
+        self.run_with("state/falco.yaml")
+    }
+
+    /// The pages of all Falcos that run on anything of the agent's.
+    pub fn pages(&self) -> Vec<String> {
+        self.run_with("state/").into_iter().filter_map(page_of).collect()
     }
 
     /// The process that was noted as ours.
