@@ -361,7 +361,8 @@ impl Driver {
             falco.stop().await;
         }
         self.look();
-        self.memory.probation = None;
+        self.memory.probation =
+            probation.before.take().map(|before| Probation { until: now + PROBATION.as_secs(), ..*before });
         self.proved = None;
         if let Err(error) = self.store.return_to(&previous.id) {
             self.memory.failed(&probation.files, cut(&message, 1024));
@@ -371,6 +372,7 @@ impl Driver {
         if let Err(fault) = self.control(&previous, &base).await {
             // These files are not known to be at fault.
             self.look();
+            self.memory.probation = None;
             self.store.return_to(&good).map_err(storage)?;
             self.save()?;
             return Err(fault);
@@ -400,17 +402,24 @@ impl Driver {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let Some(good) = good.filter(|_| !fresh.is_empty()) else { return };
         let earlier = self.memory.probation.take().filter(|it| it.until >= now);
-        let mut probation = earlier.unwrap_or_else(|| Probation {
-            previous: good.id.clone(),
-            files: Vec::new(),
-            until: 0,
+        let until = now + PROBATION.as_secs();
+        let replaced = |file: &Tried| fresh.iter().any(|it| it.namespace == file.namespace);
+        let new = |files: &[Tried], previous: String, before: Option<Probation>| Probation {
+            previous,
+            files: files.to_vec(),
+            until,
             killed: false,
+            before: before.map(|it| Box::new(Probation { before: None, ..it })),
+        };
+        self.memory.probation = Some(match earlier {
+            Some(earlier) if !earlier.files.iter().all(replaced) => {
+                // Any of them may be the cause of what happens: back is to before all.
+                let mut files: Vec<_> = earlier.files.iter().filter(|file| !replaced(file)).cloned().collect();
+                files.extend_from_slice(fresh);
+                new(&files, earlier.previous, None)
+            }
+            earlier => new(fresh, good.id.clone(), earlier),
         });
-        probation.files.retain(|file| fresh.iter().all(|it| it.namespace != file.namespace));
-        probation.files.extend_from_slice(fresh);
-        probation.until = now + PROBATION.as_secs();
-        probation.killed = false;
-        self.memory.probation = Some(probation);
     }
 
     /// Removes sets that nothing needs any more, after a proved load.
@@ -419,7 +428,9 @@ impl Driver {
         let mut keep = vec![set.id.as_str()];
         keep.extend(current.as_deref());
         keep.extend(good.as_deref());
-        keep.extend(self.memory.probation.as_ref().map(|it| it.previous.as_str()));
+        let probation = self.memory.probation.as_ref();
+        keep.extend(probation.map(|it| it.previous.as_str()));
+        keep.extend(probation.and_then(|it| it.before.as_ref()).map(|it| it.previous.as_str()));
         if let Err(error) = self.store.collect(&keep) {
             tracing::warn!(%error, "cannot remove sets that are needed no more");
         }

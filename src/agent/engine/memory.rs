@@ -68,6 +68,9 @@ pub struct Probation {
     /// Whether somebody else has killed Falco since: once is no reason to take anything back.
     #[serde(default)]
     pub killed: bool,
+    /// The one before, of files that these have replaced: in force again if these are taken back.
+    #[serde(default)]
+    pub before: Option<Box<Probation>>,
 }
 
 impl Memory {
