@@ -21,7 +21,7 @@ use test_cluster::audit::AuditEvent;
 use test_cluster::{Cluster, NodeOptions, Product, Release, wait};
 
 /// Within this time everything comes about that is waited for, on a slow machine too. No test says how fast it is.
-pub const LIMIT: Duration = Duration::from_mins(2);
+pub const LIMIT: Duration = Duration::from_mins(6);
 
 /// The namespace of the release.
 pub const SYSTEM: &str = "kube-system";
