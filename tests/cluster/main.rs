@@ -5,8 +5,12 @@
 
 mod chaos;
 mod controllers;
+mod developer;
+mod examples;
+mod lifecycle;
 mod lost;
 mod nodes;
 mod rights;
 mod rules;
+mod sidecar;
 mod support;
