@@ -152,8 +152,12 @@ fn on_hosts_the_agent_stands_beside_their_own_falco() {
     let container = &spec["containers"][0];
     assert_eq!(container["securityContext"]["capabilities"], serde_json::json!({"drop": ["ALL"]}));
     assert_eq!(container["securityContext"]["privileged"], false);
-    let mounts: Vec<(&str, bool)> = container["volumeMounts"].as_array().unwrap().iter()
-        .map(|it| (it["mountPath"].as_str().unwrap(), it["readOnly"] == true)).collect();
+    let mounts: Vec<(&str, bool)> = container["volumeMounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| (it["mountPath"].as_str().unwrap(), it["readOnly"] == true))
+        .collect();
     let wanted = [
         ("/opt/falco-operator", true),
         ("/var/falco-operator", false),
@@ -187,7 +191,10 @@ fn the_driver_is_given_to_falco_as_its_own_options() {
         ["engine.modern_ebpf.cpus_for_each_buffer=0", "engine.modern_ebpf.buf_size_preset=6"]
     );
     // An administrator's own arguments come last, and so have the last word.
-    assert_eq!(options(&["driver.kind=kmod", "falco.extraArgs={-o,engine.kind=x}"]), ["engine.kind=kmod", "engine.kind=x"]);
+    assert_eq!(
+        options(&["driver.kind=kmod", "falco.extraArgs={-o,engine.kind=x}"]),
+        ["engine.kind=kmod", "engine.kind=x"]
+    );
 }
 
 #[test]
@@ -233,13 +240,17 @@ fn two_controllers_share_no_fate_and_stay_through_drains() {
     assert_eq!(spec["replicas"], 2);
     assert_eq!(spec["revisionHistoryLimit"], 3);
     let spread = &spec["template"]["spec"]["topologySpreadConstraints"][0];
-    assert_eq!((&spread["topologyKey"], &spread["whenUnsatisfiable"]), (&"kubernetes.io/hostname".into(), &"ScheduleAnyway".into()));
+    assert_eq!(
+        (&spread["topologyKey"], &spread["whenUnsatisfiable"]),
+        (&"kubernetes.io/hostname".into(), &"ScheduleAnyway".into())
+    );
     assert_eq!(spread["labelSelector"]["matchLabels"], spec["selector"]["matchLabels"]);
     let budget = &rendered["PodDisruptionBudget/fo1-falco-operator-controller"]["spec"];
     assert_eq!((&budget["maxUnavailable"], &budget["selector"]), (&1.into(), &spec["selector"]));
     assert_eq!(rendered["DaemonSet/fo1-falco-operator-agent"]["spec"]["revisionHistoryLimit"], 3);
 
-    let rendered = objects(&["networkPolicy.enabled=true", "networkPolicy.metricsFrom[0].podSelector.matchLabels.app=prometheus"]);
+    let rendered =
+        objects(&["networkPolicy.enabled=true", "networkPolicy.metricsFrom[0].podSelector.matchLabels.app=prometheus"]);
     for component in ["controller", "agent"] {
         let policy = &rendered[&format!("NetworkPolicy/fo1-falco-operator-{component}")]["spec"];
         assert_eq!(policy["podSelector"]["matchLabels"]["app.kubernetes.io/component"], component);

@@ -33,7 +33,8 @@ impl Schemas {
         if let Some(name) = schema["$ref"].as_str() {
             return self.check(&self.0[name], value, path, faults);
         }
-        let text_or_number = schema["format"] == "int-or-string" || path.contains("/limits/") || path.contains("/requests/");
+        let text_or_number =
+            schema["format"] == "int-or-string" || path.contains("/limits/") || path.contains("/requests/");
         let fits = match schema["type"].as_str() {
             Some("object") => value.is_object(),
             Some("array") => value.is_array(),

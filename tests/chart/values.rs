@@ -102,7 +102,12 @@ fn every_value_is_explained_and_no_explanation_is_of_nothing() {
             value = value.and_then(|value| value.get(key));
         }
         assert!(value.is_some(), "{} is explained and isn't there", it.path.join("."));
-        assert!(it.doc.ends_with(['.', ')', '`', '\'']) || it.doc.ends_with("]`."), "{}: {}", it.path.join("."), it.doc);
+        assert!(
+            it.doc.ends_with(['.', ')', '`', '\'']) || it.doc.ends_with("]`."),
+            "{}: {}",
+            it.path.join("."),
+            it.doc
+        );
         assert!(leaves.iter().filter(|other| other.path == it.path).count() == 1, "{} twice", it.path.join("."));
     }
 }

@@ -21,7 +21,8 @@ fn what_a_developer_sees() {
     world.create_namespace("team-b").unwrap();
     world.rule("team-b", "other", BASH).unwrap();
     let ann = Ann::new(&world).unwrap();
-    wait::until("ann may write rules", LIMIT, || ann.kubectl(&["apply", "-f", "-"], Some(&rule("bash", BASH)))).unwrap();
+    wait::until("ann may write rules", LIMIT, || ann.kubectl(&["apply", "-f", "-"], Some(&rule("bash", BASH))))
+        .unwrap();
     world.active(TEAM, "bash", 2).unwrap();
     world.active("team-b", "other", 2).unwrap();
     Scenarios::of(&world)
@@ -129,8 +130,14 @@ fn tables(world: &World, ann: &Ann) -> Result<()> {
     has(&wide, &[&hash])?;
 
     // By its short names, and by the category with what else there is.
-    has(&ann.kubectl(&["get", "frule,frf"], None)?, &["falcorule.mumoshu.github.io/bash", "falcorulesfile.mumoshu.github.io/team-a"])?;
-    has(&ann.kubectl(&["get", "falco"], None)?, &["falcorule.mumoshu.github.io/bash", "falcorulesfile.mumoshu.github.io/team-a"])?;
+    has(
+        &ann.kubectl(&["get", "frule,frf"], None)?,
+        &["falcorule.mumoshu.github.io/bash", "falcorulesfile.mumoshu.github.io/team-a"],
+    )?;
+    has(
+        &ann.kubectl(&["get", "falco"], None)?,
+        &["falcorule.mumoshu.github.io/bash", "falcorulesfile.mumoshu.github.io/team-a"],
+    )?;
     has(&world.cluster.kubectl(&["get", "falco", "-A"])?, &["team-a", "team-b", "falcorule.", "falcorulesfile."])?;
 
     let described = ann.kubectl(&["describe", "falcorule", "bash"], None)?;
@@ -165,7 +172,8 @@ fn tables(world: &World, ann: &Ann) -> Result<()> {
     ensure!(selected("spec.priority=ERROR", "falcorules")? == 0);
     ensure!(selected("spec.rule=bash of team-a", "falcorules")? == 1);
     ensure!(selected("status.phase=Active", "falcorulesfiles")? == 2);
-    let own = ann.kubectl(&["get", "falcorules", "-o", "name", "--field-selector", "spec.rule=bash of team-a"], None)?;
+    let own =
+        ann.kubectl(&["get", "falcorules", "-o", "name", "--field-selector", "spec.rule=bash of team-a"], None)?;
     ensure!(own.trim() == "falcorule.mumoshu.github.io/bash", "{own}");
     Ok(())
 }
@@ -223,7 +231,10 @@ fn status(world: &World, ann: &Ann) -> Result<()> {
     ensure!(well.err.is_empty() && !well.out.contains("node-1"), "{well:?}");
     ensure!(!well.out.contains('\x1b'), "colours are for terminals: {well:?}");
     let one = ann.run(&["status", "bash", "-n", TEAM])?;
-    has(&one.out, &["team-a/bash: Active for", "running on   2 of 2 nodes", "last change  generation 1,", "as it is written"])?;
+    has(
+        &one.out,
+        &["team-a/bash: Active for", "running on   2 of 2 nodes", "last change  generation 1,", "as it is written"],
+    )?;
 
     // The administrator sees each node.
     let mut admin = Command::new(&product()?.operator);
@@ -254,7 +265,10 @@ fn status(world: &World, ann: &Ann) -> Result<()> {
         Ok(ill)
     })?;
     ensure!(ill.code == 1, "{ill:?}");
-    has(&ann.run(&["status", "bad"])?.out, &["team-a/bad: Rejected", "nothing of this rule yet", "message      condition"])?;
+    has(
+        &ann.run(&["status", "bad"])?.out,
+        &["team-a/bad: Rejected", "nothing of this rule yet", "message      condition"],
+    )?;
     ensure!(ann.run(&["status", "bash"])?.code == 0, "the broken one is not asked about");
     ann.kubectl(&["delete", "falcorule", "bad"], None)?;
 
@@ -313,7 +327,10 @@ fn retried(world: &World, ann: &Ann) -> Result<()> {
     world.phase(TEAM, Phase::RolledBack)?;
     wait::until("the status says what happened", LIMIT, || {
         let said = ann.run(&["status", "bash"])?;
-        has(&said.out, &["team-a/bash: RolledBack", "namespace team-a: RolledBack", "an earlier text of yours", "retryToken"])
+        has(
+            &said.out,
+            &["team-a/bash: RolledBack", "namespace team-a: RolledBack", "an earlier text of yours", "retryToken"],
+        )
     })?;
     nodes.iter().try_for_each(|node| world.heal(node, "refuse-at-load"))?;
     has(&ann.run(&["retry"])?.out, &["will be tried again"])?;

@@ -259,11 +259,6 @@ fn cleanup(world: &World, more: &[&str]) -> Result<()> {
     let mut command = Command::new(&product()?.operator);
     command.args(["cleanup", "--namespace", SYSTEM]).args(more).env("KUBECONFIG", world.cluster.kubeconfig());
     let out = command.env_remove("KUBERNETES_SERVICE_HOST").output()?;
-    ensure!(
-        out.status.success(),
-        "{}{}",
-        String::from_utf8_lossy(&out.stdout),
-        String::from_utf8_lossy(&out.stderr)
-    );
+    ensure!(out.status.success(), "{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     Ok(())
 }

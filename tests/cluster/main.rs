@@ -6,6 +6,7 @@
 mod chaos;
 mod controllers;
 mod developer;
+mod documented;
 mod examples;
 mod lifecycle;
 mod lost;

@@ -87,7 +87,8 @@ fn sidecar() -> Result<()> {
             }},
         },
     });
-    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "falco", "namespace": "falco"}});
+    let account =
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "falco", "namespace": "falco"}});
     let map = json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "falco", "namespace": "falco"},
         "data": {"falco.yaml": config},
@@ -102,10 +103,13 @@ fn sidecar() -> Result<()> {
     let falco = Release { name: "falco".into(), namespace: "falco".into() };
     let ready = || {
         let pods = world.cluster.pods("app.kubernetes.io/name=falco")?;
-        let logs: Vec<_> = pods.iter().map(|pod| {
-            use kube::ResourceExt;
-            world.cluster.logs("falco", &pod.name_any()).unwrap_or_default()
-        }).collect();
+        let logs: Vec<_> = pods
+            .iter()
+            .map(|pod| {
+                use kube::ResourceExt;
+                world.cluster.logs("falco", &pod.name_any()).unwrap_or_default()
+            })
+            .collect();
         ensure!(pods.len() == 1 && pods.iter().all(crate::support::ready), "{} pods: {logs:?}", pods.len());
         Ok(())
     };

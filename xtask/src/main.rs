@@ -2,6 +2,8 @@
 
 mod bench;
 mod demo;
+#[cfg(test)]
+mod docs;
 mod schemas;
 mod steps;
 mod test;

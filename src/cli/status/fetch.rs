@@ -3,7 +3,7 @@
 use anyhow::{anyhow, bail};
 use kube::api::{Api, ListParams};
 use kube::core::{DeserializeGuard, ObjectList};
-use kube::{Client, ResourceExt};
+use kube::{Client, Resource as _, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use super::view::{Change, RuleView, View, nodes_of};
@@ -92,7 +92,10 @@ pub fn in_words(err: kube::Error, what: &str) -> anyhow::Error {
             status.message
         ),
         kube::Error::Api(status) if status.is_not_found() => {
-            anyhow!("{what}: this cluster does not know the kind, so falco-operator is not installed ({})", status.message)
+            anyhow!(
+                "{what}: this cluster does not know the kind, so falco-operator is not installed ({})",
+                status.message
+            )
         }
         err => anyhow::Error::from(err).context(format!("{what}: the API server can't be asked")),
     }

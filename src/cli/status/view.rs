@@ -5,9 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use crate::api::{
-    AuthoredStatus, FalcoNode, FalcoRulesFileStatus, ItemPhase, NONE, Phase, Proof, condition_is,
-};
+use crate::api::{AuthoredStatus, FalcoNode, FalcoRulesFileStatus, ItemPhase, NONE, Phase, Proof, condition_is};
 
 /// A namespace with what is asked about it.
 #[derive(Debug, Default)]
@@ -208,9 +206,8 @@ mod tests {
             last_good_hash: Some("old".into()),
             ..FalcoRulesFileStatus::default()
         };
-        let loaded = |phase, report: FalcoNodeStatus| {
-            nodes_of("a", &file(phase), &[node("n", Some(report))]).remove(0).loaded
-        };
+        let loaded =
+            |phase, report: FalcoNodeStatus| nodes_of("a", &file(phase), &[node("n", Some(report))]).remove(0).loaded;
         // No entry: the settled file, which is the target once nothing is under way.
         assert_eq!(loaded(Phase::Active, report(None)), Some(true));
         assert_eq!(loaded(Phase::RollingOut, report(None)), Some(false));
