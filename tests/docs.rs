@@ -119,7 +119,7 @@ fn normal(path: &Path) -> PathBuf {
 /// The command lines of this program in a text: in fenced blocks, and between backticks.
 fn command_lines(text: &str) -> Vec<(usize, String)> {
     let code = Regex::new("`([^`]+)`").unwrap();
-    let program = Regex::new(r"(?:^|[\s(/'])(?:falco-operator|kubectl falco) (.*)$").unwrap();
+    let program = Regex::new(r"(?:^|\$ |\| |&& |exec |run: )\s*(?:falco-operator|kubectl falco) (.*)$").unwrap();
     let mut found = Vec::new();
     let mut joined: Option<(usize, String)> = None;
     for (number, line, fenced) in lines(text) {
@@ -246,9 +246,9 @@ fn what_is_wrong_would_be_found() {
     assert_eq!(fault("stauts"), Some("there is no command stauts".into()));
     assert_eq!(fault("status --namespce x"), Some("status has no --namespce".into()));
     assert_eq!(fault("pause -x"), Some("pause has no -x".into()));
-    let page = "# A b, c!\n\n```sh\nfalco-operator status \\\n  --watch # comment --x\n# a comment\n```\n\nRun `kubectl falco -n x`.\n## A b c\n";
+    let page = "# A b, c!\n\n```sh\nfalco-operator status \\\n  --watch # comment --x\n# a comment\nhelm upgrade x charts/falco-operator --namespace falco-operator --y\na | falco-operator lint -\n```\n\nRun `kubectl falco -n x`.\n## A b c\n";
     let lines: Vec<String> = command_lines(page).into_iter().map(|(_, line)| line).collect();
-    assert_eq!(lines, ["status --watch", "-n x"]);
+    assert_eq!(lines, ["status --watch", "lint -", "-n x"]);
     assert_eq!(anchors(page), ["a-b-c".to_owned(), "a-b-c-1".to_owned()].into());
     assert_eq!(normal(Path::new("docs/../charts/./x.md")), Path::new("charts/x.md"));
 }
