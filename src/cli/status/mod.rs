@@ -73,8 +73,14 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let terminal = std::io::stdout().is_terminal();
         let style = text::Style { colour: terminal && colours(), one: args.rule.is_some() };
         let mut shown = None;
+        // Listened for all the time: one that comes while the API server is asked must not be lost.
+        let interrupted = tokio::signal::ctrl_c();
+        tokio::pin!(interrupted);
         loop {
-            let views = fetch::look(&client, namespace.as_deref(), args.rule.as_deref()).await?;
+            let views = tokio::select! {
+                views = fetch::look(&client, namespace.as_deref(), args.rule.as_deref()) => views?,
+                _ = &mut interrupted => return Ok(ExitCode::SUCCESS),
+            };
             let json = json!({ "namespaces": views.iter().map(View::json).collect::<Vec<_>>() });
             // Ages alone are news on a screen, and not in a file.
             let news = shown.as_ref() != Some(&json);
@@ -95,7 +101,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             }
             tokio::select! {
                 () = tokio::time::sleep(EVERY) => {}
-                _ = tokio::signal::ctrl_c() => return Ok(ExitCode::SUCCESS),
+                _ = &mut interrupted => return Ok(ExitCode::SUCCESS),
             }
         }
     })
