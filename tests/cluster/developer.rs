@@ -230,7 +230,10 @@ fn events(world: &World) -> Result<()> {
 fn status(world: &World, ann: &Ann) -> Result<()> {
     let well = wait::until("one rule is left", LIMIT, || {
         let well = ann.run(&["status"])?;
-        has(&well.out, &["namespace team-a: Active for", "2/2 nodes, 1 rule accepted", "RULE", "bash  Active      2/2"])?;
+        has(
+            &well.out,
+            &["namespace team-a: Active for", "2/2 nodes, 1 rule accepted", "RULE", "bash  Active      2/2"],
+        )?;
         Ok(well)
     })?;
     ensure!(well.code == 0, "{well:?}");
