@@ -164,7 +164,7 @@ fn fault(words: &str) -> Option<String> {
         None if first.starts_with('-') => (root.find_subcommand("status")?.clone(), words.as_slice()),
         None => return Some(format!("there is no command {first}")),
     };
-    for word in rest.iter().take_while(|word| **word != "--") {
+    for word in rest.iter().take_while(|word| word.trim_start_matches('[') != "--") {
         let word = word.trim_start_matches('[').trim_end_matches([']', ',', '.', '…']);
         let flag = word.split('=').next().unwrap_or_default();
         let known = match (flag.strip_prefix("--"), flag.strip_prefix('-')) {

@@ -63,8 +63,7 @@ pub fn api_page() -> String {
         for version in crd["spec"]["versions"].as_array().into_iter().flatten() {
             let schema = &version["schema"]["openAPIV3Schema"];
             page.push_str(&format!("\n## {}\n\n{}\n\n", word(&names["kind"]), word(&schema["description"])));
-            let mut facts =
-                vec![format!("{}", word(&crd["spec"]["scope"])), format!("plural `{}`", word(&names["plural"]))];
+            let mut facts = vec![word(&crd["spec"]["scope"]), format!("plural `{}`", word(&names["plural"]))];
             for (what, of) in [("short", "shortNames"), ("in the category", "categories")] {
                 if names[of].is_array() {
                     facts.push(format!("{what} {}", list(&names[of])));

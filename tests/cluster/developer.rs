@@ -79,7 +79,7 @@ impl Ann {
 
     /// This program, with what it prints and how it ends.
     fn run(&self, args: &[&str]) -> Result<Said> {
-        Said::of(self.command(&product()?.operator).args(args).output()?)
+        Said::of(&self.command(&product()?.operator).args(args).output()?)
     }
 }
 
@@ -91,7 +91,7 @@ struct Said {
 }
 
 impl Said {
-    fn of(out: Output) -> Result<Self> {
+    fn of(out: &Output) -> Result<Self> {
         Ok(Self {
             code: out.status.code().context("it was killed")?,
             out: String::from_utf8_lossy(&out.stdout).into_owned(),
@@ -249,7 +249,7 @@ fn status(world: &World, ann: &Ann) -> Result<()> {
     // The administrator sees each node.
     let mut admin = Command::new(&product()?.operator);
     admin.args(["status", "bash", "-n", TEAM]).env("KUBECONFIG", world.cluster.kubeconfig());
-    let admin = Said::of(admin.env_remove("KUBERNETES_SERVICE_HOST").output()?)?;
+    let admin = Said::of(&admin.env_remove("KUBERNETES_SERVICE_HOST").output()?)?;
     has(&admin.out, &["node-1  loaded", "node-2  loaded", "Falco 0."])?;
 
     // As a terminal shows it.
@@ -296,7 +296,7 @@ fn status(world: &World, ann: &Ann) -> Result<()> {
     std::os::unix::fs::symlink(&product()?.operator, bin.join("kubectl-falco"))?;
     let path = format!("{}:/usr/bin:/bin", bin.display());
     for args in [&["falco"] as &[&str], &["falco", "status", "bash"], &["falco", "-n", TEAM]] {
-        let said = Said::of(ann.command(&ann.kubectl).args(args).env("PATH", &path).output()?)?;
+        let said = Said::of(&ann.command(&ann.kubectl).args(args).env("PATH", &path).output()?)?;
         ensure!(said.code == 0, "{said:?}");
         has(&said.out, &["namespace team-a: Active"])?;
     }
@@ -416,6 +416,12 @@ fn kstatus_of(object: &Value) -> &'static str {
 }
 
 fn kstatus(world: &World) -> Result<()> {
+    let api = world.api::<FalcoRulesFile>(TEAM);
+    let pause = |paused: bool| {
+        let patch = kube::api::Patch::Merge(json!({"spec": {"paused": paused}}));
+        world.wait(api.patch(TEAM, &kube::api::PatchParams::default(), &patch))
+    };
+    pause(false)?;
     let read = |name: &str| -> Result<Value> {
         let text = world.cluster.kubectl(&["get", "falcorule", name, "-n", TEAM, "-o", "json"])?;
         Ok(serde_json::from_str(&text)?)
@@ -444,11 +450,6 @@ fn kstatus(world: &World) -> Result<()> {
     world.apply(TEAM, "fresh", &spec("fresh", BASH))?;
     comes_to("fresh", "Current")?;
 
-    let api = world.api::<FalcoRulesFile>(TEAM);
-    let pause = |paused: bool| {
-        let patch = kube::api::Patch::Merge(json!({"spec": {"paused": paused}}));
-        world.wait(api.patch(TEAM, &kube::api::PatchParams::default(), &patch))
-    };
     pause(true)?;
     world.apply(TEAM, "fresh", &spec("fresh", "container.id != host and proc.name = tcsh"))?;
     comes_to("fresh", "InProgress")?;

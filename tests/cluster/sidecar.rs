@@ -8,7 +8,7 @@ use test_cluster::{Options, Release, tools::repository, wait};
 use crate::support::{BASH, LIMIT, SYSTEM, World, product, spec};
 
 /// Of the pods that are processes here.
-const RUNS: (&str, &str) = ("example.org/runs", "yes");
+const RUNS: (&str, &str) = ("example.org/runs", "process");
 
 /// A cluster of one node, whose Falco serves its page where everybody expects it.
 fn world() -> Result<World> {

@@ -176,7 +176,7 @@ mod tests {
     use super::*;
     use crate::api::{FalcoNodeStatus, Fault, NodeFaultReason, NodeNamespace, NodeTrouble};
 
-    fn node(name: &str, status: Option<FalcoNodeStatus>) -> FalcoNode {
+    fn node(name: &str, status: Option<&FalcoNodeStatus>) -> FalcoNode {
         let object = json!({
             "apiVersion": "mumoshu.github.io/v1alpha1", "kind": "FalcoNode", "metadata": { "name": name }, "spec": {},
             "status": status,
@@ -207,7 +207,7 @@ mod tests {
             ..FalcoRulesFileStatus::default()
         };
         let loaded =
-            |phase, report: FalcoNodeStatus| nodes_of("a", &file(phase), &[node("n", Some(report))]).remove(0).loaded;
+            |phase, report: FalcoNodeStatus| nodes_of("a", &file(phase), &[node("n", Some(&report))]).remove(0).loaded;
         // No entry: the settled file, which is the target once nothing is under way.
         assert_eq!(loaded(Phase::Active, report(None)), Some(true));
         assert_eq!(loaded(Phase::RollingOut, report(None)), Some(false));
@@ -218,8 +218,8 @@ mod tests {
 
         let fault = NodeTrouble { reason: NodeFaultReason::Storage, message: "no space".into() };
         let nodes = [
-            node("n2", Some(FalcoNodeStatus { fault: Some(fault), ..report(None) })),
-            node("n1", Some(report(Some(entry("old", Some(Fault::Refused)))))),
+            node("n2", Some(&FalcoNodeStatus { fault: Some(fault), ..report(None) })),
+            node("n1", Some(&report(Some(entry("old", Some(Fault::Refused)))))),
             node("n3", None),
         ];
         let views = nodes_of("a", &file(Phase::RollingOut), &nodes);

@@ -97,7 +97,7 @@ impl Cluster {
         let guardian = Arc::new(Guardian::start(&dir, lock, keep)?);
         let plane = ControlPlane::start(&dir, addresses, &tools, &options.pods, &guardian)?;
         let client = client(&plane.kubeconfig, "test")?;
-        wait::until("the API server is ready", Duration::from_mins(1), || {
+        wait::until("the API server is ready", Duration::from_mins(3), || {
             if let Err(ended) = plane.check() {
                 return Ok(Err(ended));
             }
@@ -383,7 +383,7 @@ impl Cluster {
     /// Starts a part of the control plane that was stopped; the API server answers when this returns.
     pub fn start_component(&self, tool: Tool) -> Result<()> {
         self.plane.component(tool)?.start()?;
-        wait::until("the API server is ready", Duration::from_mins(1), || {
+        wait::until("the API server is ready", Duration::from_mins(3), || {
             let client = self.client();
             block_on(async move { tokio::time::timeout(Duration::from_secs(2), http_get(&client, "/readyz")).await? })
         })
