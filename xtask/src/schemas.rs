@@ -74,10 +74,12 @@ fn trim(definitions: &Value) -> Result<BTreeMap<String, Value>> {
         found.insert(format!("{group}/{kind}"), schema(definition, &mut wanted));
     }
     while let Some(name) = wanted.pop_first() {
-        if !found.contains_key(&name) {
-            let definition = definitions.get(&name).with_context(|| format!("no definition {name}"))?;
-            found.insert(name, schema(definition, &mut wanted));
+        if found.contains_key(&name) {
+            continue;
         }
+        let definition = definitions.get(&name).with_context(|| format!("no definition {name}"))?;
+        let schema = schema(definition, &mut wanted);
+        found.insert(name, schema);
     }
     Ok(found)
 }
