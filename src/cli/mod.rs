@@ -9,6 +9,7 @@ mod install;
 pub mod reference;
 mod runtime;
 mod status;
+mod webhook;
 
 use std::process::ExitCode;
 

@@ -103,8 +103,7 @@ pub fn ready(certificates: &[u8], key: &[u8]) -> Result<Ready, CertificateError>
     let chain: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(certificates).collect::<Result<_, _>>().map_err(pem("the certificate"))?;
     let first = chain.first().ok_or_else(|| CertificateError::Der("there is none in the file".to_owned()))?;
-    let (_, read) =
-        x509_parser::parse_x509_certificate(first).map_err(|err| CertificateError::Der(err.to_string()))?;
+    let (_, read) = x509_parser::parse_x509_certificate(first).map_err(|err| CertificateError::Der(err.to_string()))?;
     let not_after = Timestamp::from_second(read.validity().not_after.timestamp()).unwrap_or(Timestamp::MAX);
     let key = PrivateKeyDer::from_pem_slice(key).map_err(pem("the key"))?;
     let key = CertifiedKey::from_der(chain, key, &ring::default_provider())?;
@@ -147,7 +146,8 @@ mod tests {
         let provider = Arc::new(ring::default_provider());
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
         let name = ServerName::try_from(name).unwrap();
-        let now = UnixTime::since_unix_epoch(UnixTime::now().as_secs().try_into().map(Duration::from_secs).unwrap() + after);
+        let now =
+            UnixTime::since_unix_epoch(UnixTime::now().as_secs().try_into().map(Duration::from_secs).unwrap() + after);
         verifier.verify_server_cert(&ready.key.cert[0], &[], &name, &[], now).map(drop)
     }
 

@@ -235,22 +235,21 @@ impl Replica {
     /// Tells API servers what to trust; false where the configuration is not what it was any more.
     async fn trust(&self, found: &ValidatingWebhookConfiguration, bundle: &str) -> anyhow::Result<bool> {
         let encoded = BASE64_STANDARD.encode(bundle);
-        let version = found.metadata.resource_version.as_deref().unwrap_or_default();
-        let mut patch = vec![json!({"op": "test", "path": "/metadata/resourceVersion", "value": version})];
-        let count = found.webhooks.as_ref().map_or(0, Vec::len);
-        patch.extend((0..count).map(|index| {
-            json!({"op": "add", "path": format!("/webhooks/{index}/clientConfig/caBundle"), "value": encoded})
-        }));
-        let patch: json_patch::Patch = serde_json::from_value(patch.into()).context("a patch of our own")?;
+        let webhooks: Vec<_> = found
+            .webhooks
+            .iter()
+            .flatten()
+            .map(|webhook| json!({"name": webhook.name, "clientConfig": {"caBundle": encoded}}))
+            .collect();
+        let patch = json!({"metadata": {"resourceVersion": found.metadata.resource_version}, "webhooks": webhooks});
         let name = found.name_any();
         let params = PatchParams { field_manager: Some("falco-operator-webhook".into()), ..PatchParams::default() };
-        match self.configurations.patch(&name, &params, &Patch::Json::<()>(patch)).await {
+        match self.configurations.patch(&name, &params, &Patch::Strategic(patch)).await {
             Ok(_) => {
                 tracing::info!(configuration = name, "API servers are told which certificates to trust");
                 Ok(true)
             }
-            // A failed test is answered as unprocessable.
-            Err(kube::Error::Api(status)) if status.is_conflict() || status.code == 422 => Ok(false),
+            Err(kube::Error::Api(status)) if status.is_conflict() => Ok(false),
             Err(err) => Err(err).with_context(|| format!("the ValidatingWebhookConfiguration {name} can't be patched")),
         }
     }
@@ -281,7 +280,9 @@ fn trusted(configuration: &ValidatingWebhookConfiguration) -> String {
 
 /// Whether all webhooks of the configuration trust the same.
 fn all_trust(configuration: &ValidatingWebhookConfiguration, bundle: &str) -> bool {
-    configuration.webhooks.iter().flatten().all(|webhook| {
-        webhook.client_config.ca_bundle.as_ref().is_some_and(|found| found.0 == bundle.as_bytes())
-    })
+    configuration
+        .webhooks
+        .iter()
+        .flatten()
+        .all(|webhook| webhook.client_config.ca_bundle.as_ref().is_some_and(|found| found.0 == bundle.as_bytes()))
 }

@@ -176,8 +176,6 @@ fn put<K: ResourceExt + Clone>(items: &mut Vec<K>, item: &K) {
 pub fn rejected(rendered: &Rendered) -> impl Iterator<Item = (&'static str, &str, Reason, &ItemVerdict)> {
     let all = [("FalcoRule", &rendered.rules), ("FalcoMacro", &rendered.macros), ("FalcoList", &rendered.lists)];
     all.into_iter().flat_map(|(kind, verdicts)| {
-        verdicts
-            .iter()
-            .filter_map(move |(name, verdict)| Some((kind, name.as_str(), verdict.rejected?, verdict)))
+        verdicts.iter().filter_map(move |(name, verdict)| Some((kind, name.as_str(), verdict.rejected?, verdict)))
     })
 }

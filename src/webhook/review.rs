@@ -6,8 +6,6 @@
 
 use std::collections::BTreeSet;
 
-use kube::ResourceExt;
-
 use super::object::{Object, Written, rejected};
 use crate::api::{Authored, Reason};
 use crate::language::{Code, Diagnostic, Part};
@@ -162,7 +160,8 @@ impl Case<'_> {
             && known != Some(name)
         {
             let written = &rule.spec.rule;
-            warnings.push(format!("the name `{written}` is taken in the cluster; alerts will show this rule as `{name}`"));
+            warnings
+                .push(format!("the name `{written}` is taken in the cluster; alerts will show this rule as `{name}`"));
         }
         warnings
     }

@@ -16,10 +16,10 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
+use super::Reader;
 use super::metrics::{KINDS, WebhookMetrics};
 use super::object::{self, Reading, Written};
 use super::review::{Answer, review};
-use super::Reader;
 use crate::api::GROUP;
 use crate::render::{Policy, Snapshot};
 use crate::telemetry::http::{self as telemetry_http, answer};
@@ -83,9 +83,8 @@ impl Inner {
         let body = Limited::new(request.into_body(), BODY).collect().await;
         let body = body.map_err(|err| (StatusCode::PAYLOAD_TOO_LARGE, anyhow!("the request can't be read: {err}")))?;
         let bad = |err: anyhow::Error| (StatusCode::BAD_REQUEST, err);
-        let review: AdmissionReview<DynamicObject> = serde_json::from_slice(&body.to_bytes())
-            .context("the request is no AdmissionReview")
-            .map_err(bad)?;
+        let review: AdmissionReview<DynamicObject> =
+            serde_json::from_slice(&body.to_bytes()).context("the request is no AdmissionReview").map_err(bad)?;
         let request: object::Request = review.try_into().context("the AdmissionReview has no request").map_err(bad)?;
         let (answer, verdict) = match object::read(&request) {
             Reading::Pass => (Answer::default(), "passed"),
