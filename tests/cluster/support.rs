@@ -64,7 +64,12 @@ impl World {
         for (name, options) in more {
             cluster.add_node_with(name, options)?;
         }
-        let release = Release::install(&cluster, values)?;
+        let mut values: Value = serde_yaml::from_str(values)?;
+        if values["webhook"].is_null() {
+            // What is broken is to get to the controller; `tests/webhook` is about what is refused before.
+            values["webhook"] = json!({"enabled": false});
+        }
+        let release = Release::install(&cluster, &values.to_string())?;
         Ok(Self { cluster, release, runtime: tokio::runtime::Runtime::new()? })
     }
 
