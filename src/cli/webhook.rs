@@ -21,6 +21,8 @@ use crate::webhook::{self, Lifetimes, Own, Source, metrics::WebhookMetrics};
 /// The options of the admission webhook.
 #[derive(clap::Args, Debug)]
 #[group(id = "webhook")]
+// They stand among those of the controller.
+#[allow(clippy::struct_field_names)]
 pub struct Args {
     /// Where to serve the admission webhook [default: it is not served]
     #[arg(long, env = "FALCO_OPERATOR_WEBHOOK_LISTEN", value_name = "ADDRESS")]

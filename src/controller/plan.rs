@@ -153,10 +153,10 @@ impl Index {
             rules: &objects(space),
             macros: &objects(space),
             lists: &objects(space),
-            settled: self.settled(space),
+            settled: Self::settled(space),
             names: &self.names,
             policy: &policies.render,
-            catalogs: &self.catalogs_for(policies),
+            catalogs: &Self::catalogs_for(policies),
         });
         tell_broken::<FalcoRule>(space, &mut rendered.rules);
         tell_broken::<FalcoMacro>(space, &mut rendered.macros);
@@ -165,13 +165,13 @@ impl Index {
     }
 
     /// The file of a namespace that is settled, if it is this namespace's and not that of one before it.
-    fn settled<'a>(&self, space: &'a Space) -> Option<&'a BundleFile> {
+    fn settled(space: &Space) -> Option<&BundleFile> {
         let bundle = space.bundle.as_ref().filter(|bundle| Some(&bundle.spec.namespace_uid) == space.uid.as_ref());
         bundle.and_then(|bundle| bundle.spec.settled())
     }
 
     /// The catalogues that rules are checked against.
-    fn catalogs_for<'a>(&'a self, policies: &'a Policies) -> Vec<&'a Catalog> {
+    fn catalogs_for(policies: &Policies) -> Vec<&Catalog> {
         vec![&policies.catalog]
     }
 
@@ -180,7 +180,7 @@ impl Index {
     pub fn snapshot(&self, namespace: &str, wanted: &[&str], policies: &Policies) -> Snapshot {
         let nothing = Space::default();
         let space = self.spaces.get(namespace).unwrap_or(&nothing);
-        let settled = self.settled(space);
+        let settled = Self::settled(space);
         let rules = objects::<FalcoRule>(space);
         let written = rules.iter().map(|rule| rule.spec.rule.as_str()).chain(wanted.iter().copied());
         let mut names: BTreeSet<String> =
@@ -194,7 +194,7 @@ impl Index {
             lists: objects::<FalcoList>(space).into_iter().cloned().collect(),
             settled: settled.cloned(),
             names: self.names.among(names.iter().map(String::as_str)),
-            catalogs: self.catalogs_for(policies).into_iter().cloned().collect(),
+            catalogs: Self::catalogs_for(policies).into_iter().cloned().collect(),
         }
     }
 

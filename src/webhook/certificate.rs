@@ -81,6 +81,19 @@ pub fn issue(
     now: Timestamp,
     lifetimes: Lifetimes,
 ) -> Result<(Ready, Served), CertificateError> {
+    let (certificate, key) = issue_pem(authority, names, now, lifetimes)?;
+    let ready = ready(certificate.as_bytes(), key.as_bytes())?;
+    let served = Served { authority: authority.name.clone(), since: now, not_after: ready.not_after };
+    Ok((ready, served))
+}
+
+/// The same as PEM: the certificate and its key.
+pub(super) fn issue_pem(
+    authority: &Authority,
+    names: &[String],
+    now: Timestamp,
+    lifetimes: Lifetimes,
+) -> Result<(String, String), CertificateError> {
     let issuer = Issuer::new(authority_params(&authority.name), KeyPair::from_pem(&authority.key)?);
     let mut params = CertificateParams::new(names.to_vec())?;
     params.distinguished_name = rcgen::DistinguishedName::new();
@@ -93,8 +106,7 @@ pub fn issue(
     params.not_after = SystemTime::from(not_after).into();
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, &issuer)?.pem();
-    let ready = ready(certificate.as_bytes(), key.serialize_pem().as_bytes())?;
-    Ok((ready, Served { authority: authority.name.clone(), since: now, not_after }))
+    Ok((certificate, key.serialize_pem()))
 }
 
 /// Reads a chain of certificates and a key, both as PEM.

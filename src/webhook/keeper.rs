@@ -28,7 +28,7 @@ const BUNDLE: &str = "ca.crt";
 /// How long a look at the API server may take in all.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often files are looked at.
-const FILES: Duration = Duration::from_secs(10);
+const FILES: Duration = Duration::from_secs(5);
 /// How often a step is decided anew because another replica was faster.
 const ATTEMPTS: usize = 5;
 
@@ -183,14 +183,11 @@ impl Replica {
             }
             let bundle = keyring.bundle();
             self.remembered = Some(keyring);
-            match configuration {
-                None => {}
-                Some(found) if trusted.as_deref() == Some(&bundle) && all_trust(&found, &bundle) => {}
-                Some(found) => {
-                    if !self.trust(&found, &bundle).await? {
-                        continue;
-                    }
-                }
+            if let Some(found) = configuration
+                && !all_trust(&found, &bundle)
+                && !self.trust(&found, &bundle).await?
+            {
+                continue;
             }
             return Ok(());
         }

@@ -89,3 +89,6 @@ pub async fn run(
     tokio::join!(serve, keep, drain);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
