@@ -156,7 +156,7 @@ impl Index {
             settled: Self::settled(space),
             names: &self.names,
             policy: &policies.render,
-            catalogs: &Self::catalogs_for(policies),
+            catalogs: &self.catalogs_for(policies),
         });
         tell_broken::<FalcoRule>(space, &mut rendered.rules);
         tell_broken::<FalcoMacro>(space, &mut rendered.macros);
@@ -171,8 +171,12 @@ impl Index {
     }
 
     /// The catalogues that rules are checked against.
-    fn catalogs_for(policies: &Policies) -> Vec<&Catalog> {
-        vec![&policies.catalog]
+    fn catalogs_for<'a>(&'a self, policies: &'a Policies) -> Vec<&'a Catalog> {
+        let mut catalogs: Vec<&Catalog> = self.in_use.values().collect();
+        if catalogs.is_empty() {
+            catalogs.push(&policies.catalog);
+        }
+        catalogs
     }
 
     /// What judging an item of the namespace rests on, with who holds the names of its rules and the further ones.
@@ -194,7 +198,7 @@ impl Index {
             lists: objects::<FalcoList>(space).into_iter().cloned().collect(),
             settled: settled.cloned(),
             names: self.names.among(names.iter().map(String::as_str)),
-            catalogs: Self::catalogs_for(policies).into_iter().cloned().collect(),
+            catalogs: self.catalogs_for(policies).into_iter().cloned().collect(),
         }
     }
 
