@@ -18,6 +18,7 @@ use super::lease::{self, Candidate, Lead};
 use super::metrics::ControllerMetrics;
 use super::plan::{Policies, Work};
 use super::queue::{Queue, Ripe, Touch};
+use super::reader::Questions;
 use super::watch::{self, Change, Watched};
 use crate::api::Reason;
 use crate::machine::{EventReason, Nodes, Refresh};
@@ -97,13 +98,14 @@ impl News {
 }
 
 /// Runs a controller until `shutdown`; with [`Options::cleanup`] until nothing is left, which is the only way in which it
-/// ends by itself.
+/// ends by itself. `questions` are answered from the index for as long as somebody may ask.
 pub async fn run(
     client: Client,
     options: Options,
     policies: Policies,
     metrics: ControllerMetrics,
     gate: Gate,
+    questions: Questions,
     shutdown: CancellationToken,
 ) {
     let lead = Lead::default();
@@ -144,9 +146,13 @@ pub async fn run(
         catalogs: HashMap::new(),
         gauges_at: None,
         leading: false,
+        questions,
     };
     controller.serve(changes, written, lead, options.cleanup, &shutdown).await;
-    let last = async { while controller.tasks.join_next().await.is_some() {} };
+    let Controller { index, policies, questions, mut tasks, .. } = controller;
+    // API servers go on asking for a while.
+    tokio::spawn(questions.rest(index, policies));
+    let last = async { while tasks.join_next().await.is_some() {} };
     if timeout(LAST_WRITES, last).await.is_err() {
         tracing::warn!("writes were still under way at the end; the next leader goes on from what they have done");
     }
@@ -177,6 +183,7 @@ struct Controller {
     catalogs: HashMap<String, Instant>,
     gauges_at: Option<Instant>,
     leading: bool,
+    questions: Questions,
 }
 
 impl Controller {
@@ -214,6 +221,9 @@ impl Controller {
                     self.lead(leads);
                 }
                 Some(seen) = written.recv() => self.index.written(seen),
+                Some(question) = self.questions.next() => {
+                    question.answer(self.ready().then_some(&self.index), &self.policies);
+                }
                 Some(done) = self.tasks.join_next_with_id() => {
                     // What it wrote is in the channel already.
                     while let Ok(seen) = written.try_recv() {

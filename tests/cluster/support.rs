@@ -64,7 +64,12 @@ impl World {
         for (name, options) in more {
             world.cluster.add_node_with(name, options)?;
         }
-        Release::install(&world.cluster, values)?;
+        let mut values: Value = serde_yaml::from_str(values)?;
+        if values["webhook"].is_null() {
+            // What is broken is to get to the controller; `tests/webhook` is about what is refused before.
+            values["webhook"] = json!({"enabled": false});
+        }
+        Release::install(&world.cluster, &values.to_string())?;
         Ok(world)
     }
 
