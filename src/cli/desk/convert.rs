@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
+use super::finding::Class;
 use super::marked::{Kind, Node};
 use super::plain::{Items, Mistake, Rule, is_true};
 use super::{input, marked};
@@ -136,6 +137,7 @@ impl Converter<'_> {
                 span: rule.node.get("output").map_or(rule.node.span.clone(), |node| node.span.clone()),
                 code: "changed",
                 warning: true,
+                class: Class::Style,
                 message: format!("the output of rule `{}` has several lines; they are joined", rule.name),
                 help: String::new(),
             });
@@ -262,6 +264,7 @@ impl Converter<'_> {
             span,
             code: "invalid-name",
             warning: false,
+            class: Class::Invalid,
             message: format!("the {kind} `{name}` can't be a manifest: {why}"),
             help: "rename it, and what uses it".to_owned(),
         });

@@ -1,6 +1,6 @@
 //! `falco-operator lint`: manifests and rules files checked as the operator and Falco would check them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -11,11 +11,13 @@ use anyhow::Context;
 use super::finding::{self, Class, Finding, ItemName, Severity};
 use super::input::{self, File};
 use super::manifest::{self, Document, Manifest};
+use super::marked::Node;
 use super::namespace::Namespace;
 use super::plain::Items;
+use super::plain_check::{self, class};
 use super::schema::Schemas;
 use super::setting::{self, Setting};
-use crate::api::Reason;
+use crate::language::{Catalog, Code};
 use crate::render::{ItemVerdict, Names};
 
 /// Arguments of `falco-operator lint`.
@@ -67,11 +69,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(if unreadable.is_empty() { u8::from(errors > 0) } else { 2 }))
 }
 
+/// Up to how many plain rules files everything is looked at again with each of them; with more, only once, so that the time
+/// does not grow with their square.
+const FILES_EACH: usize = 20;
+
 /// Everything that there is to say about the files, in the order of the files, and how many items are in them.
 pub fn lint(files: &[File], setting: &Setting) -> (Vec<Finding>, usize) {
-    let mut linter = Linter { files, findings: Vec::new() };
+    let mut linter = Linter { files, findings: Vec::new(), unused: Vec::new() };
     let mut manifests = Vec::new();
     let mut plain = Items::default();
+    let mut plain_files = 0;
     for (index, file) in files.iter().enumerate() {
         match manifest::documents(index, &file.text, &setting.namespace) {
             Err(err) => {
@@ -79,29 +86,51 @@ pub fn lint(files: &[File], setting: &Setting) -> (Vec<Finding>, usize) {
                 linter.say(index, &item, err.offset..err.offset, "yaml", &err.message, "");
             }
             Ok(documents) => {
+                let is_plain = documents.iter().any(|document| matches!(document, Document::Plain(_)));
                 for document in documents {
                     match document {
                         Document::Manifest(manifest) => manifests.push(*manifest),
                         Document::Plain(node) => plain.read(index, &node),
-                        Document::Foreign => {}
+                        Document::Foreign(node) if is_plain => linter.stray(index, &node),
+                        Document::Foreign(_) => {}
                     }
+                }
+                if is_plain {
+                    plain_files += 1;
+                }
+                // Falco looks at everything again with each file, so that what is missing must not come later.
+                if is_plain && plain_files <= FILES_EACH {
+                    linter.plain(&plain, &setting.catalog);
                 }
             }
         }
     }
     let items = manifests.len() + plain.lists.len() + plain.macros.len() + plain.rules.len();
+    if plain_files > FILES_EACH {
+        linter.plain(&plain, &setting.catalog);
+    }
     linter.manifests(&manifests, setting);
-    linter.plain(&plain);
+    let unused = linter.unused;
     let mut findings = linter.findings;
-    let place = |finding: &Finding| files.iter().position(|file| file.name == finding.file);
-    findings.sort_by_key(|finding| (place(finding), finding.span.start, finding.span.end));
+    let order: HashMap<&str, usize> = files.iter().enumerate().map(|(at, file)| (file.name.as_str(), at)).collect();
+    let place = |finding: &Finding| order.get(finding.file.as_str()).copied();
+    findings.sort_by(|a, b| {
+        let key = |finding: &Finding| (place(finding), finding.span.start, finding.span.end, finding.severity);
+        key(a).cmp(&key(b)).then_with(|| a.message.cmp(&b.message))
+    });
     findings.dedup();
+    // What a later file uses is used.
+    findings.retain(|finding| {
+        !is_unused(&finding.code) || finding.item.kind.starts_with("Falco") || unused.contains(finding)
+    });
     (findings, items)
 }
 
 struct Linter<'a> {
     files: &'a [File],
     findings: Vec<Finding>,
+    /// What is unused once all plain files were read.
+    unused: Vec<Finding>,
 }
 
 impl Linter<'_> {
@@ -180,39 +209,80 @@ impl Linter<'_> {
                     }
                 }
             }
-            if let Ok(file) = rendered.file {
-                names.hold(name, file.items.iter().map(|item| item.rule_name.clone()).collect());
+            match rendered.file {
+                Ok(file) => {
+                    names.hold(name, file.items.iter().map(|item| item.rule_name.clone()).collect());
+                }
+                Err(too_large) => {
+                    let (bytes, limit) = (too_large.bytes, too_large.limit);
+                    let first =
+                        owners.iter().find(|((kind, namespace, _), _)| *kind == "FalcoRule" && namespace == name);
+                    if let Some((_, manifest)) = first {
+                        let message =
+                            format!("the rules file of namespace {name} comes to {bytes} bytes; the limit is {limit}");
+                        let start = manifest.node.span.start;
+                        self.say(manifest.file, &manifest.item, start..start + 1, "file-too-large", &message, "");
+                        self.be(Severity::Error, Class::Policy);
+                    }
+                }
             }
+        }
+    }
+
+    /// The last finding is of another kind than most.
+    fn be(&mut self, severity: Severity, class: Class) {
+        if let Some(finding) = self.findings.last_mut() {
+            (finding.severity, finding.class) = (severity, class);
         }
     }
 
     fn verdict(&mut self, manifest: &Manifest, verdict: &ItemVerdict) {
-        let Some(message) = &verdict.message else { return };
-        let key = if verdict.rejected == Some(Reason::NameTaken) { "rule" } else { "condition" };
-        let span = manifest.spec(key).map_or(0..0, |node| node.span.clone());
-        self.say(manifest.file, &manifest.item, span, "rejected", message, "");
-        if let Some(finding) = self.findings.last_mut() {
-            match verdict.rejected {
-                None => (finding.severity, finding.class) = (Severity::Warning, Class::Style),
-                Some(Reason::Unsafe) => finding.class = Class::Unsafe,
-                Some(Reason::PolicyDenied | Reason::NameTaken) => finding.class = Class::Policy,
-                Some(_) => {}
+        let text = self.files.get(manifest.file).map_or("", |file| &file.text);
+        for finding in &verdict.findings {
+            let span = manifest.place(text, finding);
+            let help = finding.help.as_deref().unwrap_or_default();
+            self.say(manifest.file, &manifest.item, span, finding.code.word(), &finding.message, help);
+            let severity = if finding.is_error() { Severity::Error } else { Severity::Warning };
+            self.be(severity, class(finding.class));
+        }
+        if let Some(why) = &verdict.not_running {
+            let told = |code| matches!(code, Code::UnknownSource | Code::UnknownFilter);
+            if !verdict.findings.iter().any(|finding| told(finding.code)) {
+                let span = manifest.name_of_item();
+                let message = format!("the rule would be loaded and never run: {why}");
+                self.say(manifest.file, &manifest.item, span, "never-runs", &message, "");
+                self.be(Severity::Warning, Class::Style);
             }
         }
     }
 
-    fn plain(&mut self, items: &Items) {
-        for mistake in &items.mistakes {
+    fn plain(&mut self, items: &Items, catalog: &Catalog) {
+        let verdict = plain_check::check(items, self.files, catalog);
+        self.unused.clear();
+        for mistake in items.mistakes.iter().chain(&verdict.mistakes) {
             let (kind, name) = &mistake.item;
             let item = ItemName { kind: (*kind).to_owned(), namespace: String::new(), name: name.clone() };
             self.say(mistake.file, &item, mistake.span.clone(), mistake.code, &mistake.message, &mistake.help);
-            if let Some(finding) = self.findings.last_mut()
-                && mistake.warning
-            {
-                (finding.severity, finding.class) = (Severity::Warning, Class::Style);
+            self.be(if mistake.warning { Severity::Warning } else { Severity::Error }, mistake.class);
+            if is_unused(mistake.code) {
+                self.unused.extend(self.findings.last().cloned());
             }
         }
     }
+
+    /// A document among those of a rules file that is no list of items.
+    fn stray(&mut self, file: usize, node: &Node) {
+        if node.get("apiVersion").is_some() && node.get("kind").is_some() {
+            return;
+        }
+        let item = ItemName { kind: "file".to_owned(), ..ItemName::default() };
+        let message = "a document of a rules file should be a list of rules, macros and lists";
+        self.say(file, &item, node.span.clone(), "wrong-type", message, "begin each item with `- `");
+    }
+}
+
+fn is_unused(code: &str) -> bool {
+    code == Code::UnusedMacro.word() || code == Code::UnusedList.word()
 }
 
 /// Whether the API server takes the text for the name of an object.

@@ -45,7 +45,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Ok(documents) => {
                 for document in documents {
                     match document {
-                        Document::Foreign => {}
+                        Document::Foreign(_) => {}
                         Document::Plain(_) => errors.push(format!(
                             "{} is a plain rules file; make manifests of it with `falco-operator convert`",
                             file.name
