@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub use desk::lint::lint_texts;
 pub use runtime::{runtime, shutdown_on_signals};
 
 /// Falco rules owned by the developers whose workloads they watch.

@@ -269,10 +269,16 @@ impl Definitions {
             })
             .collect();
         let (order, looped) = in_order(&needs);
+        let loops: BTreeSet<&str> = looped.iter().map(|index| macros[*index].name).collect();
         for index in looped {
             let name = macros[index].name;
             let message = format!("macro `{name}` stands for itself, directly or through others");
-            findings[index].push(Diagnostic::invalid(Code::MacroLoop, Span::default(), message.clone()));
+            let mut span = None;
+            if let Some(tree) = &trees[index] {
+                tree.each_macro(&mut |word| span = span.or(loops.contains(&*word.text).then_some(word.span)));
+            }
+            let finding = Diagnostic::invalid(Code::MacroLoop, span.unwrap_or_default(), message.clone());
+            findings[index].push(finding.help("leave it out of its own condition"));
             let broken = Macro { tree: None, size: Size::default(), errors: HashMap::new(), error: Some(message) };
             self.macros.insert(name.into(), broken);
         }

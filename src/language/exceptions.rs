@@ -100,7 +100,7 @@ fn one(exception: &ExceptionText, catalog: &Catalog, report: &mut Vec<Diagnostic
         report.push(wrong(format!("exception `{name}` has no fields")));
     }
     if comps.len() != fields.len() {
-        report.push(wrong(format!("exception `{name}` has {} fields and {} comps", fields.len(), comps.len())));
+        report.push(wrong(format!("exception `{name}` has {} fields, but comps for {}", fields.len(), comps.len())));
         return None;
     }
     let mut tests: Vec<(Operand, Op, Option<Modifier>)> = vec![];

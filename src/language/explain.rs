@@ -1,6 +1,5 @@
 //! What fields, operators and transformers are for, in words.
 
-use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use super::fields::{FieldInfo, KNOWN, Kind, Need};
@@ -17,13 +16,13 @@ pub struct WordInfo {
     pub example: &'static str,
 }
 
-static WORDS: LazyLock<BTreeMap<&'static str, WordInfo>> = LazyLock::new(|| {
+static WORDS: LazyLock<Vec<WordInfo>> = LazyLock::new(|| {
     let lines = include_str!("data/words.txt").lines().filter(|line| !line.starts_with('#'));
     lines
         .filter_map(|line| {
             let mut columns = line.splitn(3, " | ");
             let (word, description, example) = (columns.next()?, columns.next()?, columns.next()?);
-            Some((word, WordInfo { word, description, example }))
+            Some(WordInfo { word, description, example })
         })
         .collect()
 });
@@ -31,16 +30,16 @@ static WORDS: LazyLock<BTreeMap<&'static str, WordInfo>> = LazyLock::new(|| {
 /// What a word does; `None` where it is none of the language.
 #[must_use]
 pub fn word_info(word: &str) -> Option<&'static WordInfo> {
-    WORDS.get(word)
+    WORDS.iter().find(|info| info.word == word)
 }
 
-/// All words of the language that have a meaning of their own.
+/// All words of the language that have a meaning of their own, in an order in which people look for them.
 pub fn words() -> impl Iterator<Item = &'static WordInfo> {
-    WORDS.values()
+    WORDS.iter()
 }
 
 impl FieldInfo {
-    /// The operators that the field's type takes.
+    /// The operators that the field's type takes, in an order in which people look for them.
     pub fn operators(&self) -> impl Iterator<Item = Op> + '_ {
         // Those that Falco takes and then ends by, or that never hold, are none.
         let harmful = |op| match &*self.name {
@@ -51,7 +50,7 @@ impl FieldInfo {
             }
             _ => false,
         };
-        Op::ALL.iter().copied().filter(move |op| self.kind.takes(*op, self.list) && !harmful(*op))
+        operators().filter(move |op| self.kind.takes(*op, self.list) && !harmful(*op))
     }
 
     /// The field as it is written where it has an argument, such as `proc.aname[2]`; the name alone where it takes none.
@@ -111,6 +110,11 @@ impl FieldInfo {
     pub fn plugin(&self) -> Option<&str> {
         self.origin.strip_prefix("plugin:")
     }
+}
+
+/// All operators, in an order in which people look for them.
+pub fn operators() -> impl Iterator<Item = Op> {
+    words().filter_map(|info| Op::ALL.iter().copied().find(|op| op.word() == info.word))
 }
 
 /// The plugin whose field this would be, were it loaded.

@@ -70,7 +70,7 @@ pub use definitions::{Definitions, Findings, ListText, MacroText, Uses};
 pub use diagnostic::{Class, Code, Diagnostic, Part, Severity, Span};
 pub use events::EventTypes;
 pub use exceptions::{ExceptionText, ExceptionValue, Words};
-pub use explain::{WordInfo, plugin_of, word_info, words};
+pub use explain::{WordInfo, operators, plugin_of, word_info, words};
 pub use fields::{ArgumentInfo, FieldInfo, Kind, Need};
 pub use output::OutputField;
 pub use parse::{Parsed, parse};

@@ -212,7 +212,12 @@ pub(crate) fn event_types(
 ) -> EventTypes {
     let resolve = |name: &str| catalog.base_macro(name).map(|base| base.possible);
     let types = events::possible(expanded, &resolve, &|word, f| catalog.each_value(word, f)).holds;
-    if types.is_broad() && !rule.without_event_types {
+    // What is not known may well tell types of events apart.
+    let unknown = |finding: &Diagnostic| {
+        let codes = [Code::UnknownMacro, Code::BrokenMacro, Code::MacroOfOtherSource, Code::UnknownEventType];
+        finding.is_error() && codes.contains(&finding.code)
+    };
+    if types.is_broad() && !rule.without_event_types && !report.iter().any(unknown) {
         let message = if types.is_empty() {
             "the condition holds for no type of event"
         } else {

@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::schema::closest;
-use super::setting::CatalogArgs;
+use super::setting::{self, CatalogArgs};
 use crate::language::{
-    Catalog, EventTypes, FieldInfo, Modifier, Need, Op, Transformer, WordInfo, plugin_of, word_info, words,
+    Catalog, Definitions, Diagnostic, EventTypes, FieldInfo, Modifier, Need, Op, RuleText, Transformer, WordInfo,
+    check_condition, operators, plugin_of, word_info, words,
 };
 
 /// Arguments of `falco-operator explain`.
@@ -26,7 +27,10 @@ pub struct Args {
 
 /// Explains, or says that there is nothing of the kind.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let catalog = args.catalog.load()?;
+    let catalog = match args.catalog.load() {
+        Ok(catalog) => catalog,
+        Err(err) => return Ok(setting::unreadable(&err)),
+    };
     match explain(args.what.as_deref().unwrap_or_default().trim(), &catalog) {
         Ok(text) => {
             std::io::stdout().lock().write_all(text.as_bytes()).context("cannot write to standard output")?;
@@ -62,7 +66,16 @@ fn explain(what: &str, catalog: &Catalog) -> Result<String, String> {
         let info = catalog.field(name.get(..at)?)?;
         info.argument.dotted.then_some((info, name.get(at + 1..)?))
     }) {
-        return Ok(field(info, Some(suffix), catalog));
+        let condition = format!("{name} exists");
+        let source = info.sources.iter().find(|source| &***source != "*").map(|source| &**source);
+        let rule = RuleText { condition: &condition, source, ..RuleText::default() };
+        let checked = check_condition(&rule, &Definitions::default(), catalog);
+        return match checked.errors().next() {
+            None => Ok(field(info, Some(suffix), catalog)),
+            Some(Diagnostic { message, help, .. }) => {
+                Err(help.as_ref().map_or(message.clone(), |help| format!("{message}; {help}")))
+            }
+        };
     }
     if EventTypes::is_known(name) {
         return Ok(format!("EVENT:    {name}\n\nEXAMPLE:\n    evt.type = {name}\n"));
@@ -221,7 +234,16 @@ fn word(info: &WordInfo, catalog: &Catalog) -> String {
         let transformer = Transformer::ALL.iter().find(|transformer| transformer.word() == info.word);
         let takes = |field: &FieldInfo| field.transformer && transformer.is_some_and(|t| takes_field(*t, field));
         let fields = sorted(catalog, takes).len();
-        section(&mut out, "TAKES", &format!("{fields} fields, what other transformers make, and texts in quotes"));
+        let takes = match transformer {
+            Some(Transformer::Join) => {
+                "a text in quotes, then a list: `(proc.name, \"x\")`, or a field with several values"
+            }
+            Some(Transformer::Getopt) => {
+                "a list: `(proc.args[0], proc.args[1])`, or a field with several values, then a text in quotes"
+            }
+            _ => &format!("{fields} fields, what other transformers make, and texts in quotes"),
+        };
+        section(&mut out, "TAKES", takes);
     }
     section(&mut out, "EXAMPLE", info.example);
     out
@@ -250,7 +272,7 @@ fn overview(catalog: &Catalog) -> String {
     let shown: Vec<String> = families.iter().map(|(family, count)| format!("{family} ({count})")).collect();
     section(&mut out, "FIELDS, by what their names begin with", &shown.join(", "));
     let join = |words: Vec<&str>| words.join(" ");
-    section(&mut out, "OPERATORS", &join(Op::ALL.iter().map(|op| op.word()).chain(["and", "or", "not"]).collect()));
+    section(&mut out, "OPERATORS", &join(operators().map(Op::word).chain(["and", "or", "not"]).collect()));
     section(&mut out, "MODIFIERS", &join(Modifier::ALL.iter().map(|word| word.word()).collect()));
     section(&mut out, "TRANSFORMERS", &join(Transformer::ALL.iter().map(|word| word.word()).collect()));
     section(&mut out, "SOURCES", &join(catalog.sources().collect()));
@@ -288,6 +310,7 @@ mod tests {
         for (word, words) in [
             ("proc.nmae", "did you mean `proc.name`?"),
             ("contians", "did you mean `contains`?"),
+            ("evt.arg.flgs", "there is no event parameter `flgs`; did you mean `evt.arg.flags`?"),
             ("ka.verb", "it comes with the plugin k8saudit, which is not loaded"),
             ("xyz.what", "without a word shows what there is"),
         ] {

@@ -18,7 +18,7 @@ use super::plain_check::{self, class};
 use super::schema::Schemas;
 use super::setting::{self, Setting};
 use crate::language::{Catalog, Code};
-use crate::render::{ItemVerdict, Names};
+use crate::render::{ItemVerdict, Names, Policy};
 
 /// Arguments of `falco-operator lint`.
 #[derive(clap::Args, Debug)]
@@ -49,7 +49,10 @@ enum Format {
 
 /// Checks everything and prints what was found.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let setting = args.setting.load()?;
+    let setting = match args.setting.load() {
+        Ok(setting) => setting,
+        Err(err) => return Ok(setting::unreadable(&err)),
+    };
     let (files, unreadable) = input::read(&args.paths);
     let (findings, items) = lint(&files, &setting);
     let report = match args.format {
@@ -67,6 +70,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         eprintln!("{error}");
     }
     Ok(ExitCode::from(if unreadable.is_empty() { u8::from(errors > 0) } else { 2 }))
+}
+
+/// Line and column of everything that there is to say about these texts, each taken for a file.
+#[must_use]
+pub fn lint_texts(texts: &[&str]) -> Vec<(usize, usize)> {
+    let files: Vec<File> =
+        texts.iter().enumerate().map(|(at, text)| File { name: at.to_string(), text: (*text).to_owned() }).collect();
+    let setting = Setting { namespace: "default".to_owned(), policy: Policy::default(), catalog: Catalog::default() };
+    lint(&files, &setting).0.iter().map(|finding| (finding.line, finding.column)).collect()
 }
 
 /// Up to how many plain rules files everything is looked at again with each of them; with more, only once, so that the time

@@ -181,6 +181,10 @@ impl Text {
 impl Items {
     /// Reads the items of a document.
     pub fn read(&mut self, file: usize, document: &Node) {
+        if document.seq().is_none() {
+            let message = "a document of a rules file should be a list of rules, macros and lists";
+            self.file_mistake(file, document, "wrong-type", message, "begin each item with `- `");
+        }
         for node in document.seq().unwrap_or_default() {
             if node.is_null() {
                 continue;

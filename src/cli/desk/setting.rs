@@ -1,6 +1,7 @@
 //! What the commands at a desk assume about the cluster.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Context;
 
@@ -45,6 +46,12 @@ impl CatalogArgs {
         anyhow::ensure!(!object.spec.fields.is_empty(), "{} is a catalogue without fields", path.display());
         Ok(crate::render::catalog(&object.spec))
     }
+}
+
+/// Says that what the command rests on could not be read.
+pub fn unreadable(err: &anyhow::Error) -> ExitCode {
+    eprintln!("Error: {err:#}");
+    ExitCode::from(2)
 }
 
 /// What the cluster is like.

@@ -95,13 +95,19 @@ impl<'a> Macros<'a> {
             self.all[*need].used = true;
         }
         let (order, looped) = in_order(&needs);
+        let loops: BTreeSet<usize> = looped.iter().copied().collect();
         for index in looped {
             let own = &self.all[index];
             let message = match needs[index].iter().map(|need| &self.all[*need]).find(|need| own.hides(need)) {
                 Some(later) => format!("macro `{}` is defined after this one, which can't see it", later.name),
                 None => format!("macro `{}` stands for itself, directly or through others", own.name),
             };
-            findings[index].push(Diagnostic::invalid(Code::MacroLoop, self.place(index, None), message));
+            let mut span = None;
+            if let Some(tree) = &own.tree {
+                let in_loop = |word: &Word| self.by_name.get(&*word.text).is_some_and(|need| loops.contains(need));
+                tree.each_macro(&mut |word| span = span.or(in_loop(word).then_some(word.span)));
+            }
+            findings[index].push(Diagnostic::invalid(Code::MacroLoop, self.place(index, span), message));
             self.all[index].broken = true;
         }
         for index in order {

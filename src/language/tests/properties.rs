@@ -70,7 +70,11 @@ fn operand() -> BoxedStrategy<Operand> {
 fn value() -> impl Strategy<Value = Value> {
     prop_oneof![
         any_text().prop_map(|text| Value { text: text.into(), kind: ValueKind::Quoted, span: span() }),
-        "[^()\"'\\s=,\0]{1,8}".prop_map(|text| Value { text: text.into(), kind: ValueKind::Bare, span: span() }),
+        "[^()\"'\\s=,\0\u{8}][^()\"'\\s=,\0]{0,7}".prop_map(|text| Value {
+            text: text.into(),
+            kind: ValueKind::Bare,
+            span: span()
+        }),
     ]
 }
 
