@@ -2,6 +2,7 @@
 //!
 //! `FUZZ_RUNS` sets the number of mutations for each target, `FUZZ_SEED` repeats a run.
 
+use std::io::Write;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -113,7 +114,9 @@ fn fuzz(name: &str, runs: usize, target: fn(&[u8])) {
         let outcome = std::panic::catch_unwind(|| target(&data));
         assert!(outcome.is_ok(), "{name} with FUZZ_SEED={seed} fails for {:?}", String::from_utf8_lossy(&data));
     }
-    println!("fuzz {name}: {} of the corpus and {runs} mutations, FUZZ_SEED={seed}", corpus.len());
+    // Not by `println!`, which the test runner keeps to itself.
+    writeln!(std::io::stdout(), "fuzz {name}: {} of the corpus and {runs} mutations, FUZZ_SEED={seed}", corpus.len())
+        .unwrap();
 }
 
 #[test]

@@ -31,11 +31,6 @@ pub fn parse(text: &str) -> Parsed {
         let end = Span::new(limit, text.len());
         return Parsed { tree: None, diagnostics: vec![Diagnostic::unsafe_(Code::TooLong, end, message)] };
     }
-    if let Some(at) = text.find('\0') {
-        let span = Span::new(at, at + 1);
-        let diagnostic = Diagnostic::invalid(Code::ControlCharacter, span, "the condition holds a NUL character");
-        return Parsed { tree: None, diagnostics: vec![diagnostic] };
-    }
     let (tree, mut diagnostics) = match parser.condition() {
         Ok(tree) => (Some(tree), vec![]),
         Err(diagnostic) => (None, vec![*diagnostic]),
@@ -49,6 +44,10 @@ pub fn parse(text: &str) -> Parsed {
             Diagnostic::unsafe_(Code::Nesting, span, message)
                 .help("take parts of the condition into macros, or leave out parentheses that change nothing"),
         );
+    }
+    if let Some(at) = text.find('\0') {
+        let span = Span::new(at, at + 1);
+        diagnostics.push(Diagnostic::unsafe_(Code::ControlCharacter, span, "the condition holds a NUL character"));
     }
     Parsed { tree, diagnostics }
 }

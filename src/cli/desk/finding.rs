@@ -1,5 +1,7 @@
 //! What `lint` finds, and how it is shown.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use super::input;
@@ -76,6 +78,7 @@ impl Severity {
 
 /// The findings as people read them: the sentence, the line with carets under what is meant, the help.
 pub fn text(findings: &[Finding], files: &[input::File]) -> String {
+    let by_name: HashMap<&str, &input::File> = files.iter().map(|file| (file.name.as_str(), file)).collect();
     let mut out = String::new();
     for finding in findings {
         out.push_str(&format!("{}[{}]: {}\n", finding.severity.word(), finding.code, finding.message));
@@ -87,7 +90,7 @@ pub fn text(findings: &[Finding], files: &[input::File]) -> String {
             name if finding.item.namespace.is_empty() => format!(" ({} {name})\n", finding.item.kind),
             name => format!(" ({} {}/{name})\n", finding.item.kind, finding.item.namespace),
         });
-        if let Some(file) = files.iter().find(|file| file.name == finding.file) {
+        if let Some(file) = by_name.get(finding.file.as_str()) {
             out.push_str(&excerpt(finding, &file.text, &number, &margin));
         }
         if !finding.help.is_empty() {
@@ -103,7 +106,7 @@ const WIDTH: usize = 120;
 
 /// The line of the finding with carets under what is meant, cut to a readable width.
 fn excerpt(finding: &Finding, text: &str, number: &str, margin: &str) -> String {
-    let (_, column, line) = input::place(text, finding.span.start);
+    let (column, line) = input::column(text, finding.span.start);
     let chars: Vec<char> = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let meant = text.get(finding.span.clone()).unwrap_or_default().lines().next().unwrap_or_default();
     let start = column - 1;

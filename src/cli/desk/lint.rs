@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::finding::{self, Class, Finding, ItemName, Severity};
-use super::input::{self, File};
+use super::input::{self, File, Lines};
 use super::manifest::{self, Document, Manifest};
 use super::marked::Node;
 use super::namespace::Namespace;
@@ -87,7 +87,8 @@ const FILES_EACH: usize = 20;
 
 /// Everything that there is to say about the files, in the order of the files, and how many items are in them.
 pub fn lint(files: &[File], setting: &Setting) -> (Vec<Finding>, usize) {
-    let mut linter = Linter { files, findings: Vec::new(), unused: Vec::new() };
+    let lines = files.iter().map(|file| Lines::of(&file.text)).collect();
+    let mut linter = Linter { files, lines, findings: Vec::new(), unused: Vec::new() };
     let mut manifests = Vec::new();
     let mut plain = Items::default();
     let mut plain_files = 0;
@@ -140,6 +141,7 @@ pub fn lint(files: &[File], setting: &Setting) -> (Vec<Finding>, usize) {
 
 struct Linter<'a> {
     files: &'a [File],
+    lines: Vec<Lines>,
     findings: Vec<Finding>,
     /// What is unused once all plain files were read.
     unused: Vec<Finding>,
@@ -148,7 +150,8 @@ struct Linter<'a> {
 impl Linter<'_> {
     fn say(&mut self, file: usize, item: &ItemName, span: Range<usize>, code: &str, message: &str, help: &str) {
         let Some(File { name, text }) = self.files.get(file) else { return };
-        let (line, column, _) = input::place(text, span.start);
+        let (column, _) = input::column(text, span.start);
+        let line = self.lines.get(file).map_or(1, |lines| lines.number(span.start.min(text.len())));
         self.findings.push(Finding {
             file: name.clone(),
             item: item.clone(),
