@@ -8,8 +8,8 @@ use super::policy::{OtherSources, Scope};
 use super::{Input, Settings, allowed, catalogs, text};
 use crate::api::{Authored, BundleItem, FalcoRuleSpec};
 use crate::language::{
-    Catalog, Check, Checked, Code, Definitions, Diagnostic, Expr, ListText, MacroText, Op, Operand, Part, Rhs, RuleText,
-    SYSCALL, Span, Uses, check_rule, keeps_text, parse,
+    Catalog, Check, Checked, Code, Definitions, Diagnostic, Expr, ListText, MacroText, Op, Operand, Part, Rhs,
+    RuleText, SYSCALL, Span, Uses, check_rule, keeps_text, parse,
 };
 
 /// What the items of one namespace are judged by.
@@ -283,7 +283,8 @@ impl<'a> Judge<'a> {
 
 /// Whether this is `field = namespace`, in quotes or not.
 fn is_guard(expr: &Expr, field: &str, namespace: &str) -> bool {
-    let Expr::Check(Check { operand: Operand::Field(own), op: Op::Eq, modifier: None, rhs: Rhs::Value(value), .. }) = expr
+    let Expr::Check(Check { operand: Operand::Field(own), op: Op::Eq, modifier: None, rhs: Rhs::Value(value), .. }) =
+        expr
     else {
         return false;
     };

@@ -113,7 +113,7 @@ fn what_falco_pastes_otherwise_than_it_is_written_is_told() {
     let dir = folder(&[]);
     let outcome = run(dir.path(), &["convert", "-"], text);
     assert_eq!(outcome.code, 0, "{outcome:?}");
-    assert!(outcome.err.starts_with("<stdin>:2:14: warning: Falco reads `a,b` as 2 values"), "{outcome:?}");
+    assert!(outcome.err.starts_with("warning: <stdin>:2:15: Falco reads `a,b` as 2 values"), "{outcome:?}");
     let outcome = run(dir.path(), &["render", "-"], &outcome.out);
     assert!(outcome.out.contains("proc.name in (x, \\\"a,b\\\")"), "{outcome:?}");
 }

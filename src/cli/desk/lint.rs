@@ -96,7 +96,7 @@ pub fn lint(files: &[File], setting: &Setting) -> (Vec<Finding>, usize) {
         match manifest::documents(index, &file.text, &setting.namespace) {
             Err(err) => {
                 let item = ItemName { kind: "file".to_owned(), ..ItemName::default() };
-                linter.say(index, &item, err.offset..err.offset, "yaml", &err.message, "");
+                linter.say(index, &item, err.offset..err.offset, "yaml", &err.message, yaml_help(&err.message));
             }
             Ok(documents) => {
                 let is_plain = documents.iter().any(|document| matches!(document, Document::Plain(_)));
@@ -298,6 +298,17 @@ impl Linter<'_> {
 
 fn is_unused(code: &str) -> bool {
     code == Code::UnusedMacro.word() || code == Code::UnusedList.word()
+}
+
+/// What to do about what a YAML parser says.
+fn yaml_help(message: &str) -> &'static str {
+    if message.contains("mapping values are not allowed") {
+        "a value that holds `: ` needs quotes around it"
+    } else if message.contains("tab") {
+        "indent with blanks"
+    } else {
+        ""
+    }
 }
 
 /// Whether the API server takes the text for the name of an object.

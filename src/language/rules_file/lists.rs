@@ -166,7 +166,8 @@ fn hazard(item: &str) -> Option<Diagnostic> {
         },
         _ => None,
     };
-    let shown = if item.len() > 40 { "the item".to_owned() } else { format!("`{}`", item.escape_debug()) };
+    let is_long = item.len() > 40 || item.chars().any(char::is_control);
+    let shown = if is_long { "the item".to_owned() } else { format!("`{item}`") };
     let help = format!("write it in quotes within quotes: `'{}'`", quoted(item).replace('\'', "''"));
     match read.as_deref() {
         Some([one]) if one.text == meant.text => None,

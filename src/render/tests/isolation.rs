@@ -46,8 +46,9 @@ fn cannot_escape(rendered: &Rendered, seed: u64) {
     let condition = FileRule::read(text).unwrap().condition;
     let tree = parse(&condition).tree.unwrap_or_else(|| panic!("{condition}")).unplaced();
     let Expr::And(parts) = &tree else { panic!("{condition}") };
-    let Expr::Check(Check { operand: Operand::Field(field), op: Op::Eq, modifier: None, rhs: Rhs::Value(value), .. }) =
-        &parts[0]
+    let Expr::Check(Check {
+        operand: Operand::Field(field), op: Op::Eq, modifier: None, rhs: Rhs::Value(value), ..
+    }) = &parts[0]
     else {
         panic!("{condition}")
     };
@@ -136,7 +137,8 @@ fn exceptions_do_not_get_out() {
 /// Falco pastes its own lists over words, those of the guard too.
 #[test]
 fn lists_of_falcos_own_open_no_guard() {
-    for (name, accepted) in [("ns", true), ("k8s.ns.name", false), ("and", false), ("evt.type", false), ("open", true)] {
+    for (name, accepted) in [("ns", true), ("k8s.ns.name", false), ("and", false), ("evt.type", false), ("open", true)]
+    {
         for items in [vec!["x"], vec!["ns) or (evt.num > 0", "y"], vec![]] {
             let mut data = Catalog::data_of(&["container"]);
             data.lists = vec![(name.to_owned(), items.into_iter().map(str::to_owned).collect())];
