@@ -1,9 +1,8 @@
 //! The program, run in a folder of files.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 
 /// What a run came to.
 #[derive(Debug)]
@@ -41,25 +40,4 @@ pub fn run(dir: &Path, args: &[&str], stdin: &str) -> Outcome {
         out: String::from_utf8(output.stdout).unwrap(),
         err: String::from_utf8(output.stderr).unwrap(),
     }
-}
-
-/// Falco's stand-in, built once.
-pub fn stand_in() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let out = Command::new(cargo)
-            .args(["build", "--quiet", "--package", "falco-stand-in", "--message-format=json-render-diagnostics"])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .output()
-            .unwrap();
-        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-        let mut messages = out.stdout.split(|byte| *byte == b'\n');
-        let executable = messages.find_map(|line| {
-            let message: serde_json::Value = serde_json::from_slice(line).ok()?;
-            (message["target"]["name"] == "falco-stand-in")
-                .then(|| message["executable"].as_str().map(PathBuf::from))?
-        });
-        executable.expect("cargo names the stand-in that it built")
-    })
 }
