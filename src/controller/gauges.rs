@@ -1,6 +1,6 @@
 //! How many there are of what.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::index::Index;
 use super::metrics::{ControllerMetrics, ITEM_PHASES, item_phase_name};
@@ -54,8 +54,7 @@ pub(super) fn count(index: &Index, metrics: &ControllerMetrics) {
     nodes.with_label_values(&["desired"]).set(i64::from(index.nodes.desired()));
     nodes.with_label_values(&["available"]).set(standing(&|it| it == Standing::Available));
     nodes.with_label_values(&["unproved"]).set(standing(&unproved));
-    let catalogs: BTreeSet<&String> = index.offers.values().collect();
-    metrics.catalogs.set(catalogs.len() as i64);
+    metrics.catalogs.set(index.in_use.len() as i64);
     for (kind, count) in index.undecodable() {
         metrics.undecodable_objects.with_label_values(&[kind]).set(count as i64);
     }
