@@ -287,10 +287,10 @@ fn argument_of(field: &Field, info: &FieldInfo, suffix: Option<&str>, argument: 
     }
     if !digits && !takes_key {
         let diagnostic = wrong(format!("the argument of `{}` is a number, not `{text}`", field.name));
-        return Err(if !own.dotted {
-            diagnostic.help(format!("such as `{}[2]`", field.name))
-        } else {
+        return Err(if own.dotted {
             diagnostic.suggest(Some(format!("{}.{text}", field.name)).filter(|_| super::scan::is_bare_argument(text)))
+        } else {
+            diagnostic.help(format!("such as `{}[2]`", field.name))
         });
     }
     Ok(())

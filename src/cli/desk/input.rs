@@ -84,8 +84,8 @@ fn take(name: String, read: std::io::Result<Vec<u8>>, files: &mut Vec<File>, err
 /// Line and column of a byte, both from 1 and the column in characters; with the line itself.
 pub fn place(text: &str, offset: usize) -> (usize, usize, &str) {
     let (column, line) = column(text, offset);
-    let before = text.as_bytes().get(..offset.min(text.len())).unwrap_or_default();
-    (before.iter().filter(|byte| **byte == b'\n').count() + 1, column, line)
+    let newlines = text.match_indices('\n').take_while(|(at, _)| *at < offset).count();
+    (newlines + 1, column, line)
 }
 
 /// Column of a byte, from 1 and in characters, with the line that it is in.

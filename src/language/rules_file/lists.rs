@@ -50,15 +50,13 @@ impl<'a> Lists<'a> {
             }
             let mut flat: Vec<String> = Vec::with_capacity(list.text.items.len());
             for (index, item) in list.text.items.iter().enumerate() {
-                match made.by_name.get(item.as_str()).filter(|other| lists[**other].order.first < list.order.last) {
-                    Some(other) => {
-                        used[*other] = true;
-                        flat.extend(lists[*other].text.items.iter().map(|item| pasted_item(item)));
-                    }
-                    None => {
-                        report.extend(hazard(item).map(|finding| finding.within(Part::Entry(index as u32))));
-                        flat.push(pasted_item(item));
-                    }
+                let named = made.by_name.get(item.as_str()).copied();
+                if let Some(other) = named.filter(|other| lists[*other].order.first < list.order.last) {
+                    used[other] = true;
+                    flat.extend(lists[other].text.items.iter().map(|item| pasted_item(item)));
+                } else {
+                    report.extend(hazard(item).map(|finding| finding.within(Part::Entry(index as u32))));
+                    flat.push(pasted_item(item));
                 }
             }
             if flat.len() > limits::LIST_ENTRIES {
