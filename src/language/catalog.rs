@@ -158,7 +158,10 @@ impl Catalog {
             let info = match known.get(field.name.as_str()) {
                 Some(info) => {
                     origins.insert(&info.origin);
-                    let mut info = FieldInfo { description: field.description.into(), ..(*info).clone() };
+                    let mut info = (*info).clone();
+                    if !field.description.is_empty() {
+                        info.description = field.description.into();
+                    }
                     // Another version of Falco may have given it another type.
                     if !field.type_name.is_empty() && *field.type_name != *info.type_name {
                         info.kind = Kind::of(&field.type_name);

@@ -24,11 +24,15 @@ pub(crate) fn condition(
     checker.walk(tree, report);
 }
 
+/// Checks a condition of a rule of a source, its macros aside.
+pub(crate) fn alone(tree: &Expr, source: &str, catalog: &Catalog, report: &mut Vec<Diagnostic>) {
+    Checker { resolver: Resolver { catalog, source }, definitions: None }.walk(tree, report);
+}
+
 /// The first thing for which Falco would not take a tree, macros aside.
 pub(crate) fn first_error(tree: &Expr, source: &str, catalog: &Catalog) -> Option<String> {
-    let checker = Checker { resolver: Resolver { catalog, source }, definitions: None };
     let mut report = vec![];
-    checker.walk(tree, &mut report);
+    alone(tree, source, catalog, &mut report);
     report
         .into_iter()
         .find(|diagnostic| diagnostic.class == super::diagnostic::Class::Invalid && diagnostic.is_error())
@@ -51,11 +55,27 @@ fn ignores_modifiers(field: &str, has_argument: bool, kind: Kind) -> bool {
     }
 }
 
+/// Whether so many errors were found that nobody reads more. Of warnings only the first ones are kept: they keep no error
+/// from being found.
+fn is_enough(report: &mut Vec<Diagnostic>) -> bool {
+    if report.len() < 2 * limits::FINDINGS {
+        return false;
+    }
+    let errors = report.iter().filter(|finding| finding.is_error()).count();
+    let mut warnings = 0;
+    report.retain(|finding| {
+        warnings += usize::from(!finding.is_error());
+        finding.is_error() || warnings <= limits::FINDINGS
+    });
+    errors >= limits::FINDINGS
+}
+
 impl Checker<'_> {
     fn walk(&self, expr: &Expr, report: &mut Vec<Diagnostic>) {
         match expr {
             Expr::And(parts) | Expr::Or(parts) => parts.iter().for_each(|part| self.walk(part, report)),
             Expr::Not(inner) => self.walk(inner, report),
+            Expr::Check(_) | Expr::Macro(_) if is_enough(report) => {}
             Expr::Check(check) => self.check(check, report),
             Expr::Macro(word) => {
                 if let Some(definitions) = self.definitions {
@@ -212,6 +232,9 @@ impl Checker<'_> {
         let catalog = self.resolver.catalog;
         let mut entries = 0;
         for value in &list.values {
+            if is_enough(report) {
+                return;
+            }
             let named = (value.kind != ValueKind::Quoted).then_some(&*value.text);
             let own = named.and_then(|name| self.definitions.and_then(|definitions| definitions.list(name)));
             let base = named.filter(|_| own.is_none()).and_then(|name| catalog.base_list(name));

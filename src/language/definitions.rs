@@ -9,7 +9,7 @@ use super::diagnostic::{Code, Diagnostic, Part, Span, nearest};
 use super::limits;
 use super::parse::{Parser, parse};
 use super::scan::is_bare;
-use super::tree::{Check, Expr, Rhs, Value, ValueKind, ValueList};
+use super::tree::{Check, Expr, Rhs, Value, ValueKind, ValueList, Word};
 
 /// A list as it is written.
 #[derive(Clone, Copy, Debug)]
@@ -75,9 +75,9 @@ impl Macro {
 
 /// What a tree comes to once expanded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Size {
-    nodes: usize,
-    depth: usize,
+pub(crate) struct Size {
+    pub(crate) nodes: usize,
+    pub(crate) depth: usize,
 }
 
 /// What a rule rests on.
@@ -269,10 +269,16 @@ impl Definitions {
             })
             .collect();
         let (order, looped) = in_order(&needs);
+        let loops: BTreeSet<&str> = looped.iter().map(|index| macros[*index].name).collect();
         for index in looped {
             let name = macros[index].name;
             let message = format!("macro `{name}` stands for itself, directly or through others");
-            findings[index].push(Diagnostic::invalid(Code::MacroLoop, Span::default(), message.clone()));
+            let mut span = None;
+            if let Some(tree) = &trees[index] {
+                tree.each_macro(&mut |word| span = span.or(loops.contains(&*word.text).then_some(word.span)));
+            }
+            let finding = Diagnostic::invalid(Code::MacroLoop, span.unwrap_or_default(), message.clone());
+            findings[index].push(finding.help("leave it out of its own condition"));
             let broken = Macro { tree: None, size: Size::default(), errors: HashMap::new(), error: Some(message) };
             self.macros.insert(name.into(), broken);
         }
@@ -313,26 +319,8 @@ impl Definitions {
 
     /// What a tree comes to, without making it.
     fn size(&self, expr: &Expr) -> Size {
-        match expr {
-            Expr::And(parts) | Expr::Or(parts) => {
-                let sizes = parts.iter().map(|part| self.size(part));
-                let sum = sizes.fold(Size::default(), |sum, size| Size {
-                    nodes: sum.nodes.saturating_add(size.nodes),
-                    depth: sum.depth.max(size.depth),
-                });
-                Size { nodes: sum.nodes.saturating_add(1), depth: sum.depth + 1 }
-            }
-            Expr::Not(inner) => {
-                let inner = self.size(inner);
-                Size { nodes: inner.nodes.saturating_add(1), depth: inner.depth + 1 }
-            }
-            Expr::Macro(word) => self.macros.get(&word.text).map_or(Size { nodes: 1, depth: 0 }, |own| own.size),
-            Expr::Check(Check { rhs: Rhs::List(list), .. }) => {
-                let values = list.values.iter().map(|value| self.named(value).map_or(1, <[Value]>::len));
-                Size { nodes: values.fold(1, usize::saturating_add), depth: 0 }
-            }
-            Expr::Check(_) => Size { nodes: 1, depth: 0 },
-        }
+        let of_macro = |word: &Word| self.macros.get(&word.text).map(|own| own.size);
+        size_of(expr, &of_macro, &|value| self.named(value).map_or(1, <[Value]>::len))
     }
 
     /// The values of the list that a value of a list names.
@@ -465,13 +453,13 @@ fn duplicate(what: &str, name: &str) -> Diagnostic {
     Diagnostic::invalid(Code::DuplicateName, Span::default(), message).within(Part::Name)
 }
 
-fn is_macro_name(name: &str) -> bool {
+pub(crate) fn is_macro_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// An item that is wholly in quotes is what stands in them, as it would be where Falco pastes it.
-fn item_value(item: &str) -> Value {
+pub(crate) fn item_value(item: &str) -> Value {
     if item.starts_with(['"', '\''])
         && let Some(Rhs::Value(mut value)) = Parser::whole_values(item)
     {
@@ -481,7 +469,34 @@ fn item_value(item: &str) -> Value {
     Value::of(item)
 }
 
-fn over_limits(size: Size, tree: &Expr) -> Option<Diagnostic> {
+/// What a tree comes to once macros and lists are in it, without making it. A macro that is not known counts as one.
+pub(crate) fn size_of(
+    expr: &Expr,
+    of_macro: &impl Fn(&Word) -> Option<Size>,
+    of_value: &impl Fn(&Value) -> usize,
+) -> Size {
+    match expr {
+        Expr::And(parts) | Expr::Or(parts) => {
+            let sizes = parts.iter().map(|part| size_of(part, of_macro, of_value));
+            let sum = sizes.fold(Size::default(), |sum, size| Size {
+                nodes: sum.nodes.saturating_add(size.nodes),
+                depth: sum.depth.max(size.depth),
+            });
+            Size { nodes: sum.nodes.saturating_add(1), depth: sum.depth + 1 }
+        }
+        Expr::Not(inner) => {
+            let inner = size_of(inner, of_macro, of_value);
+            Size { nodes: inner.nodes.saturating_add(1), depth: inner.depth + 1 }
+        }
+        Expr::Macro(word) => of_macro(word).unwrap_or(Size { nodes: 1, depth: 0 }),
+        Expr::Check(Check { rhs: Rhs::List(list), .. }) => {
+            Size { nodes: list.values.iter().map(of_value).fold(1, usize::saturating_add), depth: 0 }
+        }
+        Expr::Check(_) => Size { nodes: 1, depth: 0 },
+    }
+}
+
+pub(crate) fn over_limits(size: Size, tree: &Expr) -> Option<Diagnostic> {
     let message = if size.nodes > limits::NODES {
         let nodes = if size.nodes == usize::MAX { "uncountably many".to_owned() } else { size.nodes.to_string() };
         format!(
@@ -497,7 +512,7 @@ fn over_limits(size: Size, tree: &Expr) -> Option<Diagnostic> {
 }
 
 /// The items in an order in which each follows those it needs, and those that need themselves.
-fn in_order(needs: &[Vec<usize>]) -> (Vec<usize>, Vec<usize>) {
+pub(crate) fn in_order(needs: &[Vec<usize>]) -> (Vec<usize>, Vec<usize>) {
     let mut waiting: Vec<usize> = vec![0; needs.len()];
     let mut needed_by: Vec<Vec<usize>> = vec![vec![]; needs.len()];
     for (index, needs) in needs.iter().enumerate() {

@@ -192,6 +192,8 @@ pub(crate) static KNOWN: LazyLock<Known> = LazyLock::new(|| {
     let mut shared: HashMap<&'static str, Arc<str>> = HashMap::new();
     let mut share = |text: &'static str| shared.entry(text).or_insert_with(|| text.into()).clone();
     let lines = |text: &'static str| text.lines().filter(|line| !line.starts_with('#'));
+    let descriptions: HashMap<&str, &str> =
+        lines(include_str!("data/descriptions.txt")).filter_map(|line| line.split_once(' ')).collect();
     let mut fields = Vec::with_capacity(512);
     for line in lines(include_str!("data/fields.txt")) {
         let mut columns = line.split(' ');
@@ -210,7 +212,7 @@ pub(crate) static KNOWN: LazyLock<Known> = LazyLock::new(|| {
             unlisted: has("hidden") || has("print-only") || has("deprecated"),
             sources: sources.split(',').map(&mut share).collect(),
             origin: share(origin),
-            description: share(""),
+            description: descriptions.get(name).copied().unwrap_or_default().into(),
         });
     }
     let (mut event_types, mut ignored, mut parameters) = (Vec::with_capacity(512), vec![], HashMap::new());

@@ -232,7 +232,8 @@ impl<'a> Parser<'a> {
     }
 
     fn operator(&mut self) -> Option<Op> {
-        Op::ALL.iter().copied().find(|op| {
+        let first = self.scan.peek()?;
+        Op::ALL.iter().copied().filter(|op| op.word().as_bytes().first() == Some(&first)).find(|op| {
             if op.takes_text() && !op.is_sign() {
                 self.scan.take_and_blank(op.word())
             } else {
@@ -428,6 +429,10 @@ impl<'a> Parser<'a> {
     }
 
     fn transform(&mut self, depth: usize) -> Outcome<Option<Transform>> {
+        // Few words begin as one of these does.
+        if !matches!(self.scan.peek(), Some(b't' | b'b' | b'l' | b'j' | b'c' | b'g')) {
+            return Ok(None);
+        }
         let start = self.scan.clone();
         let named = Transformer::ALL[1..].iter().copied().find(|transformer| {
             let found = self.scan.take(transformer.word()) && self.scan.take("(");

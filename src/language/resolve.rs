@@ -290,7 +290,7 @@ fn argument_of(field: &Field, info: &FieldInfo, suffix: Option<&str>, argument: 
         return Err(if own.dotted {
             diagnostic.suggest(Some(format!("{}.{text}", field.name)).filter(|_| super::scan::is_bare_argument(text)))
         } else {
-            diagnostic
+            diagnostic.help(format!("such as `{}[2]`", field.name))
         });
     }
     Ok(())

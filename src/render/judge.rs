@@ -8,8 +8,8 @@ use super::policy::{OtherSources, Scope};
 use super::{Input, Settings, allowed, catalogs, text};
 use crate::api::{Authored, BundleItem, FalcoRuleSpec};
 use crate::language::{
-    Catalog, Checked, Code, Definitions, Diagnostic, Expr, ListText, MacroText, Part, RuleText, SYSCALL, Span, Uses,
-    check_rule, keeps_text, parse,
+    Catalog, Check, Checked, Code, Definitions, Diagnostic, Expr, ListText, MacroText, Op, Operand, Part, Rhs,
+    RuleText, SYSCALL, Span, Uses, check_rule, keeps_text, parse,
 };
 
 /// What the items of one namespace are judged by.
@@ -215,9 +215,8 @@ impl<'a> Judge<'a> {
             return true;
         }
         let Some(field) = guard_field(rule.source()) else { return self.settings.other_sources == OtherSources::Allow };
-        let guard = Expr::equals(field, self.namespace);
-        match parse(&rule.condition).tree.map(Expr::unplaced) {
-            Some(Expr::And(parts)) => parts.first().is_some_and(|first| *first == guard.unplaced()),
+        match parse(&rule.condition).tree {
+            Some(Expr::And(parts)) => parts.first().is_some_and(|first| is_guard(first, field, self.namespace)),
             _ => false,
         }
     }
@@ -280,6 +279,16 @@ impl<'a> Judge<'a> {
             Some((why, version)) => (None, Some(format!("it does not run on nodes with Falco {version}: {why}"))),
         }
     }
+}
+
+/// Whether this is `field = namespace`, in quotes or not.
+fn is_guard(expr: &Expr, field: &str, namespace: &str) -> bool {
+    let Expr::Check(Check { operand: Operand::Field(own), op: Op::Eq, modifier: None, rhs: Rhs::Value(value), .. }) =
+        expr
+    else {
+        return false;
+    };
+    &*own.name == field && own.argument.is_none() && &*value.text == namespace
 }
 
 fn guard_field(source: &str) -> Option<&'static str> {

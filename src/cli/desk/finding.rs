@@ -1,5 +1,7 @@
 //! What `lint` finds, and how it is shown.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use super::input;
@@ -43,7 +45,7 @@ pub struct ItemName {
 }
 
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The item would be refused.
@@ -77,6 +79,7 @@ impl Severity {
 
 /// The findings as people read them: the sentence, the line with carets under what is meant, the help.
 pub fn text(findings: &[Finding], files: &[input::File]) -> String {
+    let by_name: HashMap<&str, &input::File> = files.iter().map(|file| (file.name.as_str(), file)).collect();
     let mut out = String::new();
     for finding in findings {
         out.push_str(&format!("{}[{}]: {}\n", finding.severity.word(), finding.code, finding.message));
@@ -88,10 +91,10 @@ pub fn text(findings: &[Finding], files: &[input::File]) -> String {
             name if finding.item.namespace.is_empty() => format!(" ({} {name})\n", finding.item.kind),
             name => format!(" ({} {}/{name})\n", finding.item.kind, finding.item.namespace),
         });
-        if let Some(file) = files.iter().find(|file| file.name == finding.file) {
-            let (number, column, line) = input::place(&file.text, finding.span.start);
+        if let Some(file) = by_name.get(finding.file.as_str()) {
+            let (column, line) = input::column(&file.text, finding.span.start);
             let meant = file.text.get(finding.span.clone()).unwrap_or_default();
-            out.push_str(&caret(number, line, column, meant));
+            out.push_str(&caret(finding.line, line, column, meant));
         }
         if !finding.help.is_empty() {
             out.push_str(&format!("{margin} = help: {}\n", finding.help));
