@@ -1,6 +1,7 @@
 //! The project's own tasks.
 
 mod bench;
+mod dashboards;
 mod demo;
 mod steps;
 mod test;
@@ -28,6 +29,8 @@ enum Task {
     Test(test::Args),
     /// Measures the product in a real cluster: times, API writes, memory.
     Bench(bench::Args),
+    /// Writes Grafana's dashboards into grafana/, from their tables.
+    Dashboards,
     /// Builds the pinned tools into the cache, as far as they are not there yet.
     Tools {
         /// Prometheus and promtool too.
@@ -44,6 +47,7 @@ fn main() -> Result<ExitCode> {
         Task::Demo(args) => demo::run(&args)?,
         Task::Test(args) => return test::run(&args),
         Task::Bench(args) => bench::run(&args)?,
+        Task::Dashboards => dashboards::write()?,
         Task::Tools { prometheus, adopt: from } => {
             let mut wanted = Tool::CLUSTER.to_vec();
             if prometheus {

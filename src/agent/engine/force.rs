@@ -49,6 +49,7 @@ impl Driver {
         self.store.stage(&set.id).map_err(storage)?;
         self.observer.step(Step::Staged);
 
+        self.count(set).await;
         let answer = self.swap_and_load(set, &spec, base).await?;
         let page = match answer {
             Answer::Confirmed(page) => Some(page),
@@ -152,7 +153,10 @@ impl Driver {
             }
             let Some(address) = self.page_address() else { return Ok(None) };
             match page::read(address).await {
-                Ok(page) => return Ok(Some(page.reloaded)),
+                Ok(page) => {
+                    self.outlets.counters.change(|tally| tally.with(&page, true));
+                    return Ok(Some(page.reloaded));
+                }
                 Err(PageError::NoMetrics(_)) if self.no_metrics => return Ok(None),
                 Err(_) => sleep(ASK).await,
             }
