@@ -3,6 +3,7 @@
 mod bench;
 mod dashboards;
 mod demo;
+mod pictures;
 mod steps;
 mod test;
 
@@ -31,6 +32,8 @@ enum Task {
     Bench(bench::Args),
     /// Writes Grafana's dashboards into grafana/, from their tables.
     Dashboards,
+    /// Draws the dashboards into docs/images, from what the tests' Prometheus answered.
+    Pictures,
     /// Builds the pinned tools into the cache, as far as they are not there yet.
     Tools {
         /// Prometheus and promtool too.
@@ -48,6 +51,7 @@ fn main() -> Result<ExitCode> {
         Task::Test(args) => return test::run(&args),
         Task::Bench(args) => bench::run(&args)?,
         Task::Dashboards => dashboards::write()?,
+        Task::Pictures => pictures::run()?,
         Task::Tools { prometheus, adopt: from } => {
             let mut wanted = Tool::CLUSTER.to_vec();
             if prometheus {
