@@ -9,15 +9,16 @@ mod dashboards;
 mod script;
 
 use std::fs;
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use test_cluster::prometheus::promtool;
+use test_cluster::prometheus::{get, promtool};
 use test_cluster::tools::repository;
 use test_cluster::{Prometheus, wait};
 
 use dashboards::Choice;
-use support::{LIMIT, SYSTEM, WITH_FAULTS, World};
+use support::{LIMIT, WITH_FAULTS, World};
 
 /// One cluster, one Prometheus, one script: then every panel has data, and every page is as Prometheus wants it.
 #[test]
@@ -82,8 +83,8 @@ fn pages(world: &World) -> Result<()> {
     let controllers = world.cluster.pods("app.kubernetes.io/component=controller")?;
     for (pod, port) in agents.first().map(|pod| (pod, 8081)).into_iter().chain(controllers.first().map(|pod| (pod, 8080))) {
         let name = pod.metadata.name.clone().unwrap_or_default();
-        let path = format!("/api/v1/namespaces/{SYSTEM}/pods/{name}:{port}/proxy/metrics");
-        let page = world.cluster.kubectl(&["get", "--raw", &path])?;
+        let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).context("a pod without an address")?;
+        let page = get(SocketAddr::new(ip.parse()?, port), "/metrics")?;
         ensure!(page.contains("falco_operator_"), "{page}");
         let said = promtool(&["check", "metrics"], &page)?;
         ensure!(said.trim().is_empty(), "{name}: {said}");

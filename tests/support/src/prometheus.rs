@@ -47,7 +47,7 @@ impl Prometheus {
             if let Some(exit) = prometheus.process.exited() {
                 return Ok(Err(anyhow::anyhow!("Prometheus ended ({exit:?}):\n{}", prometheus.log())));
             }
-            prometheus.get("/-/ready").map(|_| Ok(()))
+            get(address, "/-/ready").map(|_| Ok(()))
         })??;
         Ok(prometheus)
     }
@@ -73,27 +73,27 @@ impl Prometheus {
             }
             target.push('&');
         }
-        let answer: Value = serde_json::from_str(&self.get(&target)?)?;
+        let answer: Value = serde_json::from_str(&get(self.address, &target)?)?;
         ensure!(answer["status"] == "success", "{path} {parameters:?}: {}", answer["error"]);
         Ok(answer["data"].clone())
     }
+}
 
-    /// The body of a page of it.
-    fn get(&self, target: &str) -> Result<String> {
-        let mut stream = TcpStream::connect_timeout(&self.address, Duration::from_secs(5))?;
-        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-        // As of HTTP/1.0 the body ends with the connection.
-        write!(stream, "GET {target} HTTP/1.0\r\nHost: {}\r\n\r\n", self.address)?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        let (head, body) = text.split_once("\r\n\r\n").context("no answer")?;
-        let status = head.split_whitespace().nth(1).unwrap_or_default();
-        // A query that is refused is told in the body.
-        if status != "200" && !body.starts_with('{') {
-            bail!("{target}: {status} {body}");
-        }
-        Ok(body.to_owned())
+/// The body of a page, by plain HTTP.
+pub fn get(address: SocketAddr, target: &str) -> Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    // As of HTTP/1.0 the body ends with the connection.
+    write!(stream, "GET {target} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let (head, body) = text.split_once("\r\n\r\n").context("no answer")?;
+    let status = head.split_whitespace().nth(1).unwrap_or_default();
+    // A query that is refused is told in the body.
+    if status != "200" && !body.starts_with('{') {
+        bail!("{target}: {status} {body}");
     }
+    Ok(body.to_owned())
 }
 
 /// Runs promtool, with a text on its standard input; what it said, or an error with that if it found something.

@@ -99,6 +99,9 @@ fn stat(area: &Area<'_>, panel: &Panel, (width, height): (i32, i32)) -> Result<(
 
 fn over_time(area: &Area<'_>, panel: &Panel, (width, height): (i32, i32)) -> Result<()> {
     let named = panel.named();
+    if named.is_empty() {
+        return Ok(());
+    }
     let times = || named.iter().flat_map(|(_, series)| series.points.iter().map(|(time, _)| *time));
     let (from, to) = (times().fold(f64::MAX, f64::min), times().fold(f64::MIN, f64::max));
     let shown: Vec<Vec<(f64, f64, f64)>> = layers(&named, panel.stacked);
@@ -234,7 +237,7 @@ fn table(area: &Area<'_>, panel: &Panel, (width, height): (i32, i32)) -> Result<
         }
     }
     lines.sort_by(|a, b| a.0.cmp(&b.0));
-    let names = lines.first().map(|(labels, _)| labels.iter().map(|(name, _)| name.clone()).collect()).unwrap_or_default();
+    let names: Vec<String> = lines.first().map(|(labels, _)| labels.iter().map(|(name, _)| name.clone()).collect()).unwrap_or_default();
     let heads: Vec<String> = [names, panel.answers.iter().map(|(legend, _)| legend.clone()).collect()].concat();
     let column = (width - 20) / i32::try_from(heads.len().max(1))?;
     let fits = usize::try_from(column / 7)?;
