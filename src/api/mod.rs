@@ -23,8 +23,8 @@ pub use bundle::{BundleFile, BundleItem, FalcoBundle, FalcoBundleSpec, Rollout, 
 pub use catalog::{CatalogField, CatalogItem, FalcoCatalog, FalcoCatalogSpec};
 pub use conditions::{Reason, condition, condition_is, set_condition};
 pub use node::{
-    AgentPod, FalcoNode, FalcoNodeStatus, FalcoState, Fault, NodeFaultReason, NodeNamespace, NodeTrouble, Proof,
-    add_to_sum, sum_text, take_from_sum,
+    AgentPod, FalcoNode, FalcoNodeSpec, FalcoNodeStatus, FalcoState, Fault, NodeFaultReason, NodeNamespace,
+    NodeTrouble, Proof, add_to_sum, sum_text, take_from_sum,
 };
 pub use phase::{Event, Phase};
 pub use rules_file::{FailingNode, FalcoRulesFile, FalcoRulesFileSpec, FalcoRulesFileStatus, NodeCounts};

@@ -1,6 +1,6 @@
 //! How many there are of what.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::index::{Index, Space};
 use super::metrics::{AWAY, ControllerMetrics, FAULTS, ITEM_PHASES, item_phase_name};
@@ -58,8 +58,7 @@ pub(super) fn count(index: &Index, metrics: &ControllerMetrics, most_namespaces:
     nodes.with_label_values(&["desired"]).set(i64::from(index.nodes.desired()));
     nodes.with_label_values(&["available"]).set(standing(&|it| it == Standing::Available));
     nodes.with_label_values(&["unproved"]).set(standing(&unproved));
-    let catalogs: BTreeSet<&String> = index.offers.values().collect();
-    metrics.catalogs.set(catalogs.len() as i64);
+    metrics.catalogs.set(index.in_use.len() as i64);
     let mut named: BTreeMap<Vec<String>, i64> = BTreeMap::new();
     for catalog in index.offers.values() {
         *named.entry(vec![catalog.clone()]).or_default() += 1;

@@ -148,6 +148,10 @@ impl Index {
     }
 
     fn render(&self, namespace: &str, space: &Space, policies: &Policies) -> Rendered {
+        let mut catalogs: Vec<&Catalog> = self.in_use.values().collect();
+        if catalogs.is_empty() {
+            catalogs.push(&policies.catalog);
+        }
         let settled = space.bundle.as_ref().filter(|bundle| Some(&bundle.spec.namespace_uid) == space.uid.as_ref());
         let mut rendered = render::render(&Input {
             namespace,
@@ -157,7 +161,7 @@ impl Index {
             settled: settled.and_then(|bundle| bundle.spec.settled()),
             names: &self.names,
             policy: &policies.render,
-            catalogs: &[&policies.catalog],
+            catalogs: &catalogs,
         });
         tell_broken::<FalcoRule>(space, &mut rendered.rules);
         tell_broken::<FalcoMacro>(space, &mut rendered.macros);

@@ -451,13 +451,13 @@ impl Controller {
         self.catalogs.retain(|name, _| self.index.catalogs.contains_key(name) && !named.contains(name));
         let mut delete = vec![];
         for (name, catalog) in &self.index.catalogs {
-            let forged = catalog.spec.object_name() != *name;
+            let forged = catalog.catalog.is_none();
             if !forged && named.contains(name) {
                 continue;
             }
             let since = *self.catalogs.entry(name.clone()).or_insert(now);
             if forged || now >= since + CATALOG_KEPT {
-                delete.push(catalog.metadata.clone());
+                delete.push(catalog.meta.clone());
             }
         }
         for meta in delete {

@@ -354,6 +354,17 @@ impl Nodes {
         reports.flat_map(|report| report.status.namespaces.iter().filter_map(|entry| entry.fault))
     }
 
+    /// The catalogues that nodes which count name in their reports; where none counts, those that any node names.
+    #[must_use]
+    pub fn catalogs(&self) -> BTreeSet<&str> {
+        let named = |counting: bool| -> BTreeSet<&str> {
+            let nodes = self.nodes.values().filter(|node| node.counts || !counting);
+            nodes.filter_map(|node| node.report.as_ref()?.status.catalog.as_deref()).collect()
+        };
+        let counting = named(true);
+        if counting.is_empty() { named(false) } else { counting }
+    }
+
     /// How each node stands, by name.
     pub fn standings(&self) -> impl Iterator<Item = (&str, Standing)> {
         self.nodes.iter().map(|(name, node)| (name.as_str(), node.standing))

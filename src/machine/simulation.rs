@@ -103,6 +103,8 @@ struct Plan {
     versions: (u64, u64),
     /// Whether the rules file was deleted by hand while there were items: its finalizer goes whatever nodes load.
     by_hand: bool,
+    /// The reports of the nodes that were available. What others say while it is carried out comes too late for it.
+    reports: BTreeMap<String, Option<FalcoNodeStatus>>,
 }
 
 /// Everything.
@@ -386,7 +388,8 @@ impl Sim {
             let due = !decision.actions.is_empty();
             let deleting = self.rules_file.as_ref().is_some_and(|stored| stored.deleting);
             let by_hand = deleting && !self.items.is_empty() && !self.terminating;
-            self.plan = due.then_some(Plan { decision, next: 0, versions, by_hand });
+            let reports = self.available();
+            self.plan = due.then_some(Plan { decision, next: 0, versions, by_hand, reports });
             return due;
         };
         let (versions, now) = (plan.versions, (self.rules_file_version, self.bundle_version()));
@@ -475,18 +478,24 @@ impl Sim {
         }
     }
 
+    /// The reports of the nodes that are available.
+    fn available(&self) -> BTreeMap<String, Option<FalcoNodeStatus>> {
+        let standings: BTreeMap<&str, Standing> = self.nodes.standings().collect();
+        let available = |agent: &&Agent| standings.get(&*agent.name) == Some(&Standing::Available);
+        self.agents.iter().filter(available).map(|agent| (agent.name.clone(), agent.report.clone())).collect()
+    }
+
     /// No node that is available loads anything of the namespace, when its objects are let go. A file that a node began
     /// to load in answer to an older bundle than it has reported on is not known to anybody yet; it goes again as soon as
     /// the node looks at what it is to load.
     fn check_let_go(&mut self) {
         let last = self.bundles.len() - 1;
-        let available: BTreeSet<String> = self
-            .nodes
-            .standings()
-            .filter(|(_, standing)| *standing == Standing::Available)
-            .map(|(name, _)| name.to_owned())
-            .collect();
-        for agent in self.agents.iter().filter(|agent| available.contains(&agent.name)) {
+        let (now, known) = (self.available(), self.plan.as_ref().map(|plan| &plan.reports));
+        let same = |agent: &&Agent| {
+            let report = now.get(&agent.name);
+            report.is_some() && report == known.and_then(|known| known.get(&agent.name))
+        };
+        for agent in self.agents.iter().filter(same) {
             let told = agent.report.as_ref().is_some_and(|report| report.namespaces.iter().all(|it| it.loaded == NONE));
             assert!(told, "{agent:?} is let go of");
             assert!(agent.loaded == NONE || agent.seen < last, "{agent:?} is let go of");

@@ -15,7 +15,8 @@ mod items;
 
 use super::queue::Touch;
 use super::watch::{AgentPod, Change, edited_at};
-use crate::api::{AuthoredStatus, FalcoBundle, FalcoCatalog, FalcoList, FalcoMacro, FalcoRule, FalcoRulesFile};
+use crate::api::{AuthoredStatus, FalcoBundle, FalcoList, FalcoMacro, FalcoRule, FalcoRulesFile};
+use crate::language::Catalog;
 use crate::machine::Nodes;
 use crate::render::{Names, Rendered};
 pub(in crate::controller) use items::{Item, Kept};
@@ -60,9 +61,13 @@ pub struct Index {
     pub(in crate::controller) spaces: BTreeMap<String, Space>,
     pub(in crate::controller) nodes: Nodes,
     pub(in crate::controller) names: Names,
-    pub(in crate::controller) catalogs: BTreeMap<String, FalcoCatalog>,
+    pub(in crate::controller) catalogs: BTreeMap<String, Offer>,
     /// The names of the catalogues that nodes' reports give, by node.
     pub(in crate::controller) offers: BTreeMap<String, String>,
+    /// The catalogues that rules are checked against, by name; none before any node has named one that is there.
+    pub(in crate::controller) in_use: BTreeMap<String, Catalog>,
+    /// Whether that may not be true any more.
+    offers_moved: bool,
     pods: BTreeMap<String, AgentPod>,
     daemon_sets: BTreeSet<String>,
     wanting: BTreeMap<String, i32>,
@@ -71,6 +76,14 @@ pub struct Index {
     touched: BTreeMap<String, Touch>,
     /// Whether all that nodes load is to be withdrawn, whatever developers wrote.
     pub(in crate::controller) cleanup: bool,
+}
+
+/// A `FalcoCatalog` as it is kept.
+#[derive(Debug)]
+pub(in crate::controller) struct Offer {
+    pub meta: ObjectMeta,
+    /// What it offers; `None` where its name is not that of its content, so that no agent of ours made it as it is.
+    pub catalog: Option<Catalog>,
 }
 
 /// What changed since the last time, and when to ask again even if nothing does.
@@ -120,6 +133,8 @@ impl Index {
             names: Names::default(),
             catalogs: BTreeMap::new(),
             offers: BTreeMap::new(),
+            in_use: BTreeMap::new(),
+            offers_moved: false,
             pods: BTreeMap::new(),
             daemon_sets,
             wanting: BTreeMap::new(),
@@ -150,6 +165,9 @@ impl Index {
     /// Judges the nodes anew and says what changed since the last time.
     pub fn touched(&mut self, now: Timestamp) -> Touched {
         let refreshed = self.nodes.refresh(now);
+        if refreshed.everything || std::mem::take(&mut self.offers_moved) {
+            self.choose_catalogs();
+        }
         let mut namespaces = std::mem::take(&mut self.touched);
         let busy = self.spaces.iter().filter(|(_, space)| !space.is_idle()).map(|(name, _)| name.clone());
         let moved: Vec<String> =
