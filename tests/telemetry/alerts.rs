@@ -57,10 +57,8 @@ fn each_alert_has_a_case_in_which_it_fires_and_is_silent_in_another() {
 #[test]
 fn each_alert_has_a_page_with_meaning_impact_and_three_commands() {
     let folder = repository().join("docs/runbooks");
-    let mut pages: BTreeSet<String> = fs::read_dir(&folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut pages: BTreeSet<String> =
+        fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     for rule in rules().unwrap() {
         let name = rule["alert"].as_str().unwrap();
         let annotations = &rule["annotations"];

@@ -30,13 +30,18 @@ fn every_panel_of_every_dashboard_has_data() {
     let begun = now(&prometheus).unwrap();
     script::run(&world, &prometheus).unwrap();
 
-    let choices = [Choice { variable: "namespace", value: script::TEAM }, Choice { variable: "node", value: script::SICK }];
+    let choices =
+        [Choice { variable: "namespace", value: script::TEAM }, Choice { variable: "node", value: script::SICK }];
     let mut results = Vec::new();
     let mut queries = 0;
     for dashboard in dashboards::all().unwrap() {
         for (variable, offered) in dashboard.choices(&prometheus).unwrap() {
             let wanted = choices.iter().find(|choice| choice.variable == variable).unwrap();
-            assert!(offered.iter().any(|value| value == wanted.value), "{}: ${variable} offers {offered:?}", dashboard.title);
+            assert!(
+                offered.iter().any(|value| value == wanted.value),
+                "{}: ${variable} offers {offered:?}",
+                dashboard.title
+            );
         }
         for panel in dashboard.panels() {
             let answer = panel.ask(&prometheus, &choices, begun).unwrap();
@@ -58,7 +63,11 @@ fn scraped(world: &World, prometheus: &Prometheus) -> Result<()> {
     wait::until("every process is scraped", LIMIT, || {
         let up = prometheus.ask("query", &[("query", "sum(up)")])?;
         let up = up["result"][0]["value"][1].as_str().unwrap_or_default().to_owned();
-        ensure!(up == pods.to_string(), "{up} of {pods} are up: {}", prometheus.ask("targets", &[("state", "active")])?);
+        ensure!(
+            up == pods.to_string(),
+            "{up} of {pods} are up: {}",
+            prometheus.ask("targets", &[("state", "active")])?
+        );
         Ok(())
     })
 }
@@ -81,7 +90,9 @@ fn keep(results: &[Value]) -> Result<()> {
 fn pages(world: &World) -> Result<()> {
     let agents = world.agents()?;
     let controllers = world.cluster.pods("app.kubernetes.io/component=controller")?;
-    for (pod, port) in agents.first().map(|pod| (pod, 8081)).into_iter().chain(controllers.first().map(|pod| (pod, 8080))) {
+    for (pod, port) in
+        agents.first().map(|pod| (pod, 8081)).into_iter().chain(controllers.first().map(|pod| (pod, 8080)))
+    {
         let name = pod.metadata.name.clone().unwrap_or_default();
         let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()).context("a pod without an address")?;
         let page = get(SocketAddr::new(ip.parse()?, port), "/metrics")?;
@@ -102,7 +113,8 @@ fn firing(prometheus: &Prometheus) -> Result<()> {
         ensure!(rule["health"] == "ok", "{rule}");
     }
     wait::until("the alert of the namespace that was rolled back", LIMIT, || {
-        let query = format!(r#"ALERTS{{alertname="FalcoRulesRolledBack",alertstate="firing",namespace="{}"}}"#, script::BROKEN);
+        let query =
+            format!(r#"ALERTS{{alertname="FalcoRulesRolledBack",alertstate="firing",namespace="{}"}}"#, script::BROKEN);
         let found = prometheus.ask("query", &[("query", &query)])?;
         ensure!(found["result"].as_array().is_some_and(|found| found.len() == 1), "{}", prometheus.ask("alerts", &[])?);
         Ok(())

@@ -144,7 +144,10 @@ fn over_time(area: &Area<'_>, panel: &Panel, (width, height): (i32, i32)) -> Res
             let outline: Vec<(f64, f64)> = upper.chain(lower).collect();
             chart.draw_series(std::iter::once(Polygon::new(outline, line.mix(0.35))))?;
         }
-        chart.draw_series(LineSeries::new(points.iter().map(|(time, _, above)| (*time, *above)), line.stroke_width(2)))?;
+        chart.draw_series(LineSeries::new(
+            points.iter().map(|(time, _, above)| (*time, *above)),
+            line.stroke_width(2),
+        ))?;
     }
     legend(area, &named, (width, height - lines * 18 - 6))
 }
@@ -237,7 +240,8 @@ fn table(area: &Area<'_>, panel: &Panel, (width, height): (i32, i32)) -> Result<
         }
     }
     lines.sort_by(|a, b| a.0.cmp(&b.0));
-    let names: Vec<String> = lines.first().map(|(labels, _)| labels.iter().map(|(name, _)| name.clone()).collect()).unwrap_or_default();
+    let names: Vec<String> =
+        lines.first().map(|(labels, _)| labels.iter().map(|(name, _)| name.clone()).collect()).unwrap_or_default();
     let heads: Vec<String> = [names, panel.answers.iter().map(|(legend, _)| legend.clone()).collect()].concat();
     let column = (width - 20) / i32::try_from(heads.len().max(1))?;
     let fits = usize::try_from(column / 7)?;
@@ -252,7 +256,8 @@ fn table(area: &Area<'_>, panel: &Panel, (width, height): (i32, i32)) -> Result<
             break;
         }
         area.draw(&PathElement::new(vec![(10, y - 13), (width - 10, y - 13)], BORDER))?;
-        let cells = cells.into_iter().map(|cell| cell.map_or_else(String::new, |value| words::value(value, &panel.unit)));
+        let cells =
+            cells.into_iter().map(|cell| cell.map_or_else(String::new, |value| words::value(value, &panel.unit)));
         for (at, text) in (0..).zip(labels.into_iter().map(|(_, value)| value).chain(cells)) {
             let style = font(13, TEXT, HPos::Left, VPos::Center);
             area.draw(&Text::new(words::cut(&text, fits), (12 + at * column, y), style))?;

@@ -17,9 +17,8 @@ use answer::Panel;
 /// Draws every dashboard into `docs/images`.
 pub fn run() -> Result<()> {
     let results = repository().join("target/telemetry/results.json");
-    let text = fs::read_to_string(&results).with_context(|| {
-        format!("{} is needed, which `cargo xtask test every_panel` writes", results.display())
-    })?;
+    let text = fs::read_to_string(&results)
+        .with_context(|| format!("{} is needed, which `cargo xtask test every_panel` writes", results.display()))?;
     let answers: Vec<Value> = serde_json::from_str(&text)?;
     let folder = repository().join("docs/images");
     fs::create_dir_all(&folder)?;
