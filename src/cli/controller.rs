@@ -60,7 +60,7 @@ fn fallback_name() -> String {
 }
 
 impl Common {
-    fn options(&self, cleanup: bool) -> Options {
+    fn options(&self, most_namespaces: usize, cleanup: bool) -> Options {
         Options {
             namespace: self.namespace.clone(),
             pod_name: self.pod_name.clone(),
@@ -70,6 +70,7 @@ impl Common {
             },
             daemon_sets: self.agent_daemonset.iter().cloned().collect::<BTreeSet<_>>(),
             lease_name: self.lease_name.clone(),
+            most_namespaces,
             accept_assumed: self.accept_assumed,
             cleanup,
         }
@@ -84,6 +85,9 @@ pub struct Args {
     /// Where to serve metrics and probes
     #[arg(long, env = "FALCO_OPERATOR_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
     listen: SocketAddr,
+    /// For how many namespaces there are metrics of their own, by name; 0 turns those off
+    #[arg(long, env = "FALCO_OPERATOR_MOST_NAMESPACES", default_value_t = 500, value_name = "COUNT")]
+    most_namespaces: usize,
     /// File with the policy for rules, as YAML
     #[arg(long, env = "FALCO_OPERATOR_POLICY", value_name = "FILE")]
     policy: Option<PathBuf>,
@@ -158,7 +162,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let telemetry = Telemetry { registry, readiness, refresh: None };
         let server = tokio::spawn(telemetry::run(listener, telemetry, done.clone()));
         tracing::info!(listen = %args.listen, version = env!("CARGO_PKG_VERSION"), "the controller starts");
-        controller::run(client, args.common.options(false), policies, metrics, gate, questions, shutdown).await;
+        let options = args.common.options(args.most_namespaces, false);
+        controller::run(client, options, policies, metrics, gate, questions, shutdown).await;
         if let Some(webhook) = webhook {
             webhook.await.context("the task of the webhook ended badly")??;
         }
@@ -204,7 +209,7 @@ pub fn cleanup(args: &CleanupArgs) -> anyhow::Result<ExitCode> {
         let registry = telemetry::registry().context("the metrics can't be set up")?;
         let metrics = ControllerMetrics::register(&registry).context("the metrics can't be set up")?;
         let gate = Readiness::default().gate("caches");
-        let options = args.common.options(true);
+        let options = args.common.options(0, true);
         let stop = shutdown.child_token();
         let withdrawn = {
             let (_, questions) = Reader::new();

@@ -55,6 +55,8 @@ pub struct Options {
     pub daemon_sets: BTreeSet<String>,
     /// The name of the lease.
     pub lease_name: String,
+    /// For how many namespaces there are metrics of their own.
+    pub most_namespaces: usize,
     /// Whether a proof that is only assumed counts.
     pub accept_assumed: bool,
     /// Whether to withdraw all that nodes load and end, whatever developers wrote.
@@ -83,6 +85,7 @@ struct News {
     back: Option<Reason>,
     loaded: bool,
     bundle: bool,
+    degraded: bool,
 }
 
 impl News {
@@ -92,6 +95,7 @@ impl News {
             rolling: has(EventReason::RollingOut),
             back: has(EventReason::RollingBack).then_some(work.reason),
             loaded: has(EventReason::Loaded),
+            degraded: has(EventReason::Degraded),
             bundle: work.actions.iter().any(|action| matches!(action, crate::machine::Action::WriteBundle(_))),
         }
     }
@@ -143,6 +147,9 @@ pub async fn run(
         later: BTreeMap::new(),
         judge_at: None,
         edits: HashMap::new(),
+        measured: HashMap::new(),
+        drifted: BTreeSet::new(),
+        most_namespaces: options.most_namespaces,
         catalogs: HashMap::new(),
         gauges_at: None,
         leading: false,
@@ -179,6 +186,11 @@ struct Controller {
     judge_at: Option<Instant>,
     /// Since when the newest edit of a namespace that is not loaded has been known.
     edits: HashMap<String, Instant>,
+    /// The newest edit of each namespace of which it was measured how long it took, so that none is measured twice.
+    measured: HashMap<String, Timestamp>,
+    /// Nodes whose report contradicts itself.
+    drifted: BTreeSet<String>,
+    most_namespaces: usize,
     /// Since when no live node names a catalogue.
     catalogs: HashMap<String, Instant>,
     gauges_at: Option<Instant>,
@@ -241,6 +253,7 @@ impl Controller {
                         tracing::error!("all watches have ended");
                         return;
                     }
+                    self.gauges_soon(Instant::now());
                     for change in batch.drain(..) {
                         if change.is_list() && self.known.insert(change.kind()) && self.known.len() == KINDS {
                             tracing::info!("all caches are filled");
@@ -295,9 +308,6 @@ impl Controller {
         let timestamp = Timestamp::now();
         let touched = self.index.touched(timestamp);
         self.judge_at = touched.look_again.map(|at| instant(at, timestamp, now));
-        if !touched.namespaces.is_empty() {
-            self.gauges_soon(now);
-        }
         if !self.leading {
             return;
         }
@@ -331,6 +341,7 @@ impl Controller {
             self.queue.forget(namespace);
             self.later.remove(namespace);
             self.edits.remove(namespace);
+            self.measured.remove(namespace);
             return;
         };
         if due.is_some() {
@@ -437,7 +448,16 @@ impl Controller {
         if news.loaded
             && let Some(since) = self.edits.remove(namespace)
         {
-            self.metrics.apply_to_loaded_seconds.observe((now - since).as_secs_f64());
+            self.metrics.seen_to_loaded_seconds.observe((now - since).as_secs_f64());
+            let known = self.measured.get(namespace);
+            if let Some(at) = self.index.edited_at(namespace).filter(|at| known.is_none_or(|known| at > known)) {
+                let took = Timestamp::now().duration_since(at).as_secs_f64().max(0.0);
+                self.metrics.apply_to_loaded_seconds.observe(took);
+                self.measured.insert(namespace.to_owned(), at);
+            }
+        }
+        if news.degraded {
+            self.metrics.drifts_total.with_label_values(&["namespace"]).inc();
         }
     }
 
@@ -478,7 +498,11 @@ impl Controller {
         self.metrics.queue_age_seconds.set(age.as_secs_f64());
         if self.gauges_at.is_some_and(|at| now >= at) {
             self.gauges_at = None;
-            gauges::count(&self.index, &self.metrics);
+            gauges::count(&self.index, &self.metrics, self.most_namespaces);
+            let drifted = gauges::drifted(&self.index);
+            let new = drifted.difference(&self.drifted).count() as u64;
+            self.metrics.drifts_total.with_label_values(&["node"]).inc_by(if self.leading { new } else { 0 });
+            self.drifted = drifted;
         }
     }
 }

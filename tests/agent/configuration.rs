@@ -30,6 +30,8 @@ async fn rules_files_are_extended_and_all_else_is_kept() {
     assert_eq!(*trigger, place.here("DIR/state/.reload"));
     // Without its own lines and the note, the clone is the base byte for byte.
     let clone = place.read("state/falco.yaml");
+    let (clone, alerts) = clone.split_once("append_output:\n").unwrap();
+    assert!(alerts.lines().all(|line| line.starts_with("  ")), "{alerts}");
     let rest: Vec<_> = clone.split_inclusive('\n').skip(1).filter(|line| !line.contains("/state/")).collect();
     assert_eq!(rest.concat(), before);
     assert_eq!(place.read("etc/falco.yaml"), before);

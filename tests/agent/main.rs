@@ -1,5 +1,6 @@
 //! The agent's engine with a real Falco process: the stand-in.
 
+mod alerts;
 mod base;
 mod configuration;
 mod cycle;

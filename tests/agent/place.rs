@@ -117,9 +117,10 @@ pub fn bad(name: &str) -> String {
     rule(name).replace("proc.name = a", "proc.nosuch = a")
 }
 
-/// A rules file; its rules' names are read from it.
+/// A rules file; its rules' names are read from it, and each comes from a `FalcoRule` of the name with `-object`.
 pub fn text(text: &str) -> RulesText {
-    let rules = text.lines().filter_map(|line| line.strip_prefix("- rule: ")).map(str::to_owned).collect();
+    let names = text.lines().filter_map(|line| line.strip_prefix("- rule: "));
+    let rules = names.map(|name| (name.to_owned(), format!("{name}-object"))).collect();
     RulesText { hash: hash(text.as_bytes()), text: text.to_owned(), rules }
 }
 

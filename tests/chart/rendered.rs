@@ -16,6 +16,7 @@ pub const VARIANTS: &[&[&str]] = &[
     &["crds.keep=false"],
     &["crds.install=false", "cleanup.enabled=false", "admissionPolicy.enabled=false", "developerRoles.create=false"],
     &["networkPolicy.enabled=true", "metrics.serviceMonitor.enabled=true", "metrics.podMonitor.enabled=true"],
+    &["metrics.prometheusRule.enabled=true", "metrics.dashboards.enabled=true", "metrics.rulesPerNode=0"],
     &["falco.config.json_output=true", r"falco.customRules.site\.yaml=- list: x"],
     &["agent.maxUnavailable=10%", "rollout.waves={1,10%,all}", "rollout.acceptAssumed=true"],
     &["developerRoles.aggregate=true", "controller.replicas=1", "proxy.httpsProxy=http://proxy:3128"],

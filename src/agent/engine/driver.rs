@@ -21,6 +21,7 @@ use super::page::{self, Page};
 use super::plan::{Held, Plan, Verdicts, is_file_name};
 use super::process::{Spec, Supervisor};
 use super::sets::{Lock, LockError, Set, Store};
+use super::tally::{self, Counters};
 use super::{EngineOptions, Installation, Observer, Step, cut};
 use crate::agent::{RulesText, Running, Trouble, Wanted, WantedFile};
 use crate::api::{FalcoState, NodeFaultReason, NodeTrouble, Proof};
@@ -42,6 +43,8 @@ pub struct Outlets {
     pub page: watch::Sender<Option<SocketAddr>>,
     /// What rules may count on.
     pub installation: watch::Sender<Option<Installation>>,
+    /// What Falco has counted.
+    pub counters: Counters,
 }
 
 /// What is proved, and about which process.
@@ -376,7 +379,7 @@ impl Driver {
                 let more = plan.candidates.is_empty() && wanted.files.is_empty() && !wanted.synced;
                 return Ok(wanted.synced || more);
             }
-            let set = self.store.write(&base, &files, self.options.most_files).map_err(storage)?;
+            let set = self.store.write(&base, &files, self.options.shape()).map_err(storage)?;
             self.observer.step(Step::Written);
             if !self.judge(&plan, &set, &base).await? {
                 continue;
@@ -450,8 +453,27 @@ impl Driver {
         self.store.save(MEMORY, &text).map_err(storage)
     }
 
+    /// Takes in what Falco has counted so far, which it forgets when it is stopped or loads; until the next proof,
+    /// matches may be those of what runs or of `next`.
+    pub(super) async fn count(&self, next: &Set) {
+        let page = match self.page_address() {
+            Some(address) => page::read(address).await.ok(),
+            None => None,
+        };
+        let mut owners = self.proved.as_ref().map(|proved| tally::owners(&proved.set.files)).unwrap_or_default();
+        owners.extend(tally::owners(&next.files));
+        self.outlets.counters.change(|tally| {
+            let tally = page.iter().fold(tally, |tally, page| tally.with(page, true));
+            tally.owned_by(owners)
+        });
+    }
+
     /// Notes a proof.
     pub(super) fn proves(&mut self, set: &Set, base: &Base, page: Option<&Page>) {
+        self.outlets.counters.change(|tally| {
+            let tally = tally.owned_by(tally::owners(&set.files));
+            page.iter().fold(tally, |tally, page| tally.with(page, true))
+        });
         let reloaded = page.and_then(|page| Timestamp::from_nanosecond(i128::from(page.reloaded)).ok());
         self.proved = Some(Proved {
             set: set.clone(),

@@ -53,6 +53,7 @@ impl Driver {
             return self.gave_up();
         }
 
+        self.count(set).await;
         let answer = self.swap_and_load(set, &spec, base).await?;
         let page = match &answer {
             Answer::Confirmed(page) => Some(page.clone()),
@@ -154,7 +155,10 @@ impl Driver {
             }
             let Some(address) = self.page_address() else { return Ok(None) };
             match page::read(address).await {
-                Ok(page) => return Ok(Some(page.reloaded)),
+                Ok(page) => {
+                    self.outlets.counters.change(|tally| tally.with(&page, true));
+                    return Ok(Some(page.reloaded));
+                }
                 Err(PageError::NoMetrics(_)) if self.no_metrics => return Ok(None),
                 Err(_) => sleep(ASK).await,
             }

@@ -184,7 +184,7 @@ mod tests {
         let mut memory = Memory::default();
         memory.failed(&[file("a")], "died");
         memory.failed(&[file("b")], "died");
-        let text = RulesText { hash: "h".into(), text: String::new(), rules: Vec::new() };
+        let text = RulesText { hash: "h".into(), text: String::new(), rules: BTreeMap::new() };
         let wanted = WantedFile { target: Some(text), last_good: None, since: None };
         memory.forget(&Wanted { files: [("a".to_owned(), wanted)].into(), synced: true });
         assert!(refusal(&memory, "a").is_some());

@@ -134,6 +134,11 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// What watches over the processes.
+    pub(crate) fn guardian(&self) -> &Arc<Guardian> {
+        &self.guardian
+    }
+
     /// How long the start took, without the building of tools.
     #[must_use]
     pub fn started_in(&self) -> Duration {
