@@ -23,7 +23,7 @@ fn pages() -> BTreeMap<PathBuf, String> {
                 if !name.starts_with('.') && !["target", "demo"].contains(&name.as_str()) && !path.is_symlink() {
                     folders.push(path);
                 }
-            } else if name.ends_with(".md") {
+            } else if path.extension().is_some_and(|it| it == "md") {
                 let text = fs::read_to_string(&path).unwrap();
                 found.insert(path.strip_prefix(root()).unwrap().to_path_buf(), text);
             }
@@ -168,13 +168,12 @@ fn fault(words: &str) -> Option<String> {
         let word = word.trim_start_matches('[').trim_end_matches([']', ',', '.', '…']);
         let flag = word.split('=').next().unwrap_or_default();
         let known = match (flag.strip_prefix("--"), flag.strip_prefix('-')) {
-            (Some("help"), _) | (_, Some("h" | "")) => true,
+            (Some("help"), _) | (_, Some("h" | "")) | (None, None) => true,
             (Some(long), _) => command.get_arguments().any(|arg| arg.get_long() == Some(long)),
             (None, Some(short)) => short
                 .chars()
                 .next()
                 .is_some_and(|short| command.get_arguments().any(|arg| arg.get_short() == Some(short))),
-            (None, None) => true,
         };
         if !known {
             return Some(format!("{first} has no {flag}"));
