@@ -60,17 +60,28 @@ impl World {
 
     /// The same with further nodes that are as described.
     pub fn start_with(nodes: usize, more: &[(&str, NodeOptions)], values: &str) -> Result<Self> {
-        let cluster = Cluster::start(&product()?.options(nodes))?;
+        let world = Self::bare(nodes)?;
         for (name, options) in more {
-            cluster.add_node_with(name, options)?;
+            world.cluster.add_node_with(name, options)?;
         }
         let mut values: Value = serde_yaml::from_str(values)?;
         if values["webhook"].is_null() {
             // What is broken is to get to the controller; `tests/webhook` is about what is refused before.
             values["webhook"] = json!({"enabled": false});
         }
-        let release = Release::install(&cluster, &values.to_string())?;
-        Ok(Self { cluster, release, runtime: tokio::runtime::Runtime::new()? })
+        Release::install(&world.cluster, &values.to_string())?;
+        Ok(world)
+    }
+
+    /// A cluster of so many nodes in which nothing is installed yet.
+    pub fn bare(nodes: usize) -> Result<Self> {
+        Self::of(&product()?.options(nodes))
+    }
+
+    /// A cluster that is as described, in which nothing is installed yet.
+    pub fn of(options: &test_cluster::Options) -> Result<Self> {
+        let release = Release { name: "fo1".into(), namespace: SYSTEM.into() };
+        Ok(Self { cluster: Cluster::start(options)?, release, runtime: tokio::runtime::Runtime::new()? })
     }
 
     /// Waits for what an API call gives.
