@@ -8,7 +8,7 @@ use super::fields::{KNOWN, Kind};
 use super::limits;
 use super::parse::Parser;
 use super::regex;
-use super::resolve::{Resolver, Type, catalogued};
+use super::resolve::{Resolver, Type};
 use super::tree::{Check, Expr, Op, Operand, Rhs, Value, ValueKind, ValueList, Word};
 use super::values::{self, ValueError};
 
@@ -127,22 +127,7 @@ impl Checker<'_> {
 
     fn check(&self, check: &Check, report: &mut Vec<Diagnostic>) {
         let left = self.resolver.operand(&check.operand, report);
-        let mut deprecated = |operand: &Operand| {
-            operand.each_field(&mut |field| {
-                let name = catalogued(self.resolver.catalog, &field.name);
-                if self.resolver.catalog.field(name).is_some_and(|info| info.deprecated) {
-                    let help = match name {
-                        "evt.dir" => "`evt.dir = <` always holds and `evt.dir = >` never does: leave it out",
-                        _ => "it will be removed, or is no longer filled",
-                    };
-                    let message = format!("field `{name}` is deprecated");
-                    report.push(Diagnostic::warning(Code::Deprecated, field.span, message).help(help));
-                }
-            });
-        };
-        deprecated(&check.operand);
         if let Rhs::Operand(right) = &check.rhs {
-            deprecated(right);
             let right_type = self.resolver.operand(right, report);
             if let Some(left) = &left
                 && Self::operator(check, left, report)
@@ -165,7 +150,7 @@ impl Checker<'_> {
     }
 
     /// Whether the type takes the operator.
-    fn operator(check: &Check, left: &Type, report: &mut Vec<Diagnostic>) -> bool {
+    fn operator(check: &Check, left: &Type<'_>, report: &mut Vec<Diagnostic>) -> bool {
         if left.kind.takes(check.op, left.list) {
             return true;
         }
@@ -197,7 +182,13 @@ impl Checker<'_> {
     }
 
     /// Whether both sides can be compared.
-    fn right_hand(check: &Check, left: &Type, right: &Operand, right_type: &Type, report: &mut Vec<Diagnostic>) {
+    fn right_hand(
+        check: &Check,
+        left: &Type<'_>,
+        right: &Operand,
+        right_type: &Type<'_>,
+        report: &mut Vec<Diagnostic>,
+    ) {
         let span = right.span();
         let mut wrong = |message: String| report.push(Diagnostic::invalid(Code::RightHandField, span, message));
         let by_type = |operand: &Operand| {
@@ -223,12 +214,12 @@ impl Checker<'_> {
             };
             wrong(format!("`{name}` {side} can't be compared with another field"));
         } else if left.name != right_type.name || left.list != right_type.list {
-            let shown = |of: &Type| format!("{}{}", if of.list { "list of " } else { "" }, of.name);
+            let shown = |of: &Type<'_>| format!("{}{}", if of.list { "list of " } else { "" }, of.name);
             wrong(format!("the left side is of type {}, the right side of type {}", shown(left), shown(right_type)));
         }
     }
 
-    fn list(&self, check: &Check, left: &Type, list: &ValueList, report: &mut Vec<Diagnostic>) {
+    fn list(&self, check: &Check, left: &Type<'_>, list: &ValueList, report: &mut Vec<Diagnostic>) {
         let catalog = self.resolver.catalog;
         let mut entries = 0;
         for value in &list.values {
@@ -286,7 +277,7 @@ impl Checker<'_> {
     fn values_of(
         &self,
         check: &Check,
-        left: &Type,
+        left: &Type<'_>,
         name: &str,
         values: &[Value],
         at: Span,
@@ -318,7 +309,7 @@ impl Checker<'_> {
             && matches!(&check.operand, Operand::Field(field) if matches!(&*field.name, "evt.type" | "syscall.type"))
     }
 
-    fn value(&self, check: &Check, left: &Type, value: &Value, at: Span, report: &mut Vec<Diagnostic>) {
+    fn value(&self, check: &Check, left: &Type<'_>, value: &Value, at: Span, report: &mut Vec<Diagnostic>) {
         let text = &*value.text;
         let shown = if text.len() > 60 { "the value" } else { text };
         if text.len() > limits::VALUE_BYTES {
@@ -421,7 +412,7 @@ impl Checker<'_> {
     }
 
     /// What Falco accepts and should not.
-    fn hazards(check: &Check, left: &Type, report: &mut Vec<Diagnostic>) {
+    fn hazards(check: &Check, left: &Type<'_>, report: &mut Vec<Diagnostic>) {
         let Operand::Field(field) = &check.operand else { return };
         let name = &*field.name;
         let mut unsafe_ = |code, span, message: String, help: &str| {

@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use smol_str::SmolStr;
+
+use super::FastMap;
 use super::catalog::Catalog;
 use super::check;
 use super::diagnostic::{Code, Diagnostic, Part, Span, nearest};
@@ -41,8 +44,8 @@ pub struct Findings {
 /// The lists and macros of a namespace, ready for its rules.
 #[derive(Clone, Debug, Default)]
 pub struct Definitions {
-    lists: HashMap<Arc<str>, List>,
-    macros: HashMap<Arc<str>, Macro>,
+    lists: FastMap<SmolStr, List>,
+    macros: FastMap<SmolStr, Macro>,
 }
 
 /// A list, flat.
@@ -51,8 +54,8 @@ pub(crate) struct List {
     /// Its values; `None` where it is not valid.
     pub(crate) values: Option<Vec<Value>>,
     /// The lists that it names, and those that these name.
-    uses: BTreeSet<Arc<str>>,
-    base_uses: BTreeSet<Arc<str>>,
+    uses: BTreeSet<SmolStr>,
+    base_uses: BTreeSet<SmolStr>,
 }
 
 /// A macro.
@@ -84,15 +87,13 @@ pub(crate) struct Size {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Uses {
     /// Macros of the namespace, those that macros use included.
-    pub macros: BTreeSet<Arc<str>>,
+    pub macros: BTreeSet<SmolStr>,
     /// Lists of the namespace, those that macros and lists use included.
-    pub lists: BTreeSet<Arc<str>>,
+    pub lists: BTreeSet<SmolStr>,
     /// Macros of the base files.
-    pub base_macros: BTreeSet<Arc<str>>,
+    pub base_macros: BTreeSet<SmolStr>,
     /// Lists of the base files.
-    pub base_lists: BTreeSet<Arc<str>>,
-    /// Fields, by the names that the catalogue has them by.
-    pub fields: BTreeSet<Arc<str>>,
+    pub base_lists: BTreeSet<SmolStr>,
 }
 
 impl Definitions {
@@ -189,7 +190,7 @@ impl Definitions {
             let whole = Span::new(0, item.len());
             let mut report = |diagnostic: Diagnostic| findings.push(diagnostic.within(Part::Entry(index as u32)));
             if let Some(inner) = self.lists.get(item.as_str()) {
-                uses.insert(Arc::from(item.as_str()));
+                uses.insert(item.into());
                 uses.extend(inner.uses.iter().cloned());
                 base_uses.extend(inner.base_uses.iter().cloned());
                 if let Some(inner) = &inner.values {
@@ -205,7 +206,7 @@ impl Definitions {
             }
             count += 1;
             if catalog.has_list(item) {
-                base_uses.insert(Arc::from(item.as_str()));
+                base_uses.insert(item.into());
                 values.push(Value { text: item.as_str().into(), kind: ValueKind::BaseList, span: Span::default() });
                 continue;
             }
@@ -333,10 +334,11 @@ impl Definitions {
 
     /// Puts lists and macros in the place of their names. What is wrong with them was reported by the checker, and stays
     /// as it is.
-    pub(crate) fn expand(&self, tree: &Expr, catalog: &Catalog) -> Result<(Expr, Uses), Box<Diagnostic>> {
-        if let Some(over) = over_limits(self.size(tree), tree) {
+    pub(crate) fn expand(&self, tree: Expr, catalog: &Catalog) -> Result<(Expr, Uses), Box<Diagnostic>> {
+        if let Some(over) = over_limits(self.size(&tree), &tree) {
             return Err(Box::new(over));
         }
+        let span = tree.span();
         let mut uses = Uses::default();
         let expanded = self.expanded(tree, catalog, &mut uses, false);
         let nesting = expanded.nesting();
@@ -345,56 +347,47 @@ impl Definitions {
                 "parentheses are nested {nesting} levels deep once macros are inserted; the limit is {}",
                 limits::NESTING
             );
-            return Err(Box::new(Diagnostic::unsafe_(Code::Nesting, tree.span(), message)));
+            return Err(Box::new(Diagnostic::unsafe_(Code::Nesting, span, message)));
         }
         Ok((expanded, uses))
     }
 
-    fn expanded(&self, expr: &Expr, catalog: &Catalog, uses: &mut Uses, foreign: bool) -> Expr {
-        let mut each = |parts: &[Expr]| parts.iter().map(|part| self.expanded(part, catalog, uses, foreign)).collect();
+    fn expanded(&self, expr: Expr, catalog: &Catalog, uses: &mut Uses, foreign: bool) -> Expr {
+        let mut each =
+            |parts: Vec<Expr>| parts.into_iter().map(|part| self.expanded(part, catalog, uses, foreign)).collect();
         match expr {
             Expr::And(parts) => Expr::And(each(parts)),
             Expr::Or(parts) => Expr::Or(each(parts)),
-            Expr::Not(inner) => self.expanded(inner, catalog, uses, foreign).negated(),
-            Expr::Check(check) => Expr::Check(self.expanded_check(check, catalog, uses, foreign)),
+            Expr::Not(mut inner) => {
+                let within = std::mem::replace(&mut *inner, Expr::And(vec![]));
+                *inner = self.expanded(within, catalog, uses, foreign);
+                Expr::Not(inner)
+            }
+            Expr::Check(mut check) => {
+                if let Rhs::List(list) = &mut check.rhs {
+                    self.expand_list(list, catalog, uses);
+                }
+                if foreign {
+                    check.unplace();
+                }
+                Expr::Check(check)
+            }
             Expr::Macro(word) => {
                 if let Some(own) = self.macros.get(&word.text) {
                     uses.macros.insert(word.text.clone());
                     match &own.tree {
                         // Its places are those of another text.
-                        Some(tree) => self.expanded(tree, catalog, uses, true),
-                        None => expr.clone(),
+                        Some(tree) => self.expanded(tree.clone(), catalog, uses, true),
+                        None => Expr::Macro(word),
                     }
                 } else {
                     if catalog.has_macro(&word.text) {
                         uses.base_macros.insert(word.text.clone());
                     }
-                    expr.clone()
+                    Expr::Macro(word)
                 }
             }
         }
-    }
-
-    fn expanded_check(&self, check: &Check, catalog: &Catalog, uses: &mut Uses, foreign: bool) -> Check {
-        let mut fields = |operand: &super::tree::Operand| {
-            operand.each_field(&mut |field| {
-                let name = super::resolve::catalogued(catalog, &field.name);
-                if !uses.fields.contains(name) {
-                    uses.fields.insert(name.into());
-                }
-            });
-        };
-        fields(&check.operand);
-        let mut check = check.clone();
-        match &mut check.rhs {
-            Rhs::Operand(operand) => fields(operand),
-            Rhs::List(list) => self.expand_list(list, catalog, uses),
-            Rhs::Nothing | Rhs::Value(_) => {}
-        }
-        if foreign {
-            check.unplace();
-        }
-        check
     }
 
     fn expand_list(&self, list: &mut ValueList, catalog: &Catalog, uses: &mut Uses) {

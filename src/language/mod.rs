@@ -65,6 +65,11 @@ mod tests;
 mod tree;
 mod values;
 
+/// Maps that are asked for each word of each condition.
+use foldhash::HashMap as FastMap;
+/// A word of a condition: mostly short, and then without an allocation of its own.
+pub use smol_str::SmolStr;
+
 pub use catalog::{Catalog, CatalogData, FieldData, SYSCALL};
 pub use definitions::{Definitions, Findings, ListText, MacroText, Uses};
 pub use diagnostic::{Class, Code, Diagnostic, Part, Severity, Span};

@@ -1,6 +1,6 @@
 //! A rule as a whole.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::catalog::{Catalog, SYSCALL};
 use super::check;
@@ -12,7 +12,8 @@ use super::limits;
 use super::output::{self, OutputField};
 use super::parse::parse;
 use super::print::means;
-use super::tree::{Expr, Rhs, ValueKind};
+use super::resolve::catalogued;
+use super::tree::{Expr, Field, Rhs, ValueKind};
 
 /// A rule as it is written.
 #[derive(Clone, Debug, Default)]
@@ -40,8 +41,6 @@ pub struct RuleText<'a> {
 /// What there is to say about a rule.
 #[derive(Clone, Debug, Default)]
 pub struct Checked {
-    /// The condition as written.
-    pub tree: Option<Expr>,
     /// The condition with lists and macros of the namespace and with exceptions in it. Base macros are named in it, base
     /// lists too.
     pub expanded: Option<Expr>,
@@ -60,6 +59,27 @@ pub struct Checked {
 }
 
 impl Checked {
+    /// The fields of the condition, by the names that the catalogue has them by, each with its first place. What comes from
+    /// macros has none.
+    #[must_use]
+    pub fn fields(&self, catalog: &Catalog) -> BTreeMap<String, Span> {
+        let mut found = BTreeMap::new();
+        let Some(tree) = &self.expanded else { return found };
+        tree.each_check(&mut |check| {
+            let mut add = |field: &Field| {
+                let place = found.entry(catalogued(catalog, &field.name).to_owned()).or_insert(field.span);
+                if *place == Span::default() {
+                    *place = field.span;
+                }
+            };
+            check.operand.each_field(&mut add);
+            if let Rhs::Operand(operand) = &check.rhs {
+                operand.each_field(&mut add);
+            }
+        });
+        found
+    }
+
     /// Whether the rule is taken.
     #[must_use]
     pub fn is_accepted(&self) -> bool {
@@ -142,15 +162,15 @@ pub fn check_condition(rule: &RuleText<'_>, definitions: &Definitions, catalog: 
     parts.extend(excepted.into_iter().map(|(_, expr)| expr));
     // One part is itself, so there is always one.
     let Some(whole) = Expr::all(parts) else { return checked };
-    match definitions.expand(&whole, catalog) {
+    let hits = if is_plain { catalog.pasted_over(rule.condition) } else { vec![] };
+    let meant = is_plain && means(&whole, &hits);
+    match definitions.expand(whole, catalog) {
         Err(diagnostic) => checked.diagnostics.push(*diagnostic),
         Ok((expanded, uses)) => {
             if source == SYSCALL && is_known {
                 checked.event_types = Some(event_types(rule, &expanded, catalog, &mut checked.diagnostics));
             }
-            let written = is_plain && uses.lists.is_empty() && uses.macros.is_empty();
-            let hits = if written { catalog.pasted_over(rule.condition) } else { vec![] };
-            if written && means(&whole, &hits) {
+            if meant && uses.lists.is_empty() && uses.macros.is_empty() {
                 checked.verbatim = true;
                 checked.condition = Some(rule.condition.to_owned());
             } else {
@@ -163,17 +183,8 @@ pub fn check_condition(rule: &RuleText<'_>, definitions: &Definitions, catalog: 
             checked.expanded = Some(expanded);
         }
     }
-    checked.tree = if is_plain { Some(whole) } else { first_part(whole) };
     finish(&mut checked);
     checked
-}
-
-/// The condition without its exceptions.
-fn first_part(whole: Expr) -> Option<Expr> {
-    match whole {
-        Expr::And(parts) => parts.into_iter().next(),
-        other => Some(other),
-    }
 }
 
 fn finish(checked: &mut Checked) {

@@ -1,7 +1,8 @@
 //! Whether an item may go into the file, and as what.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+
+use smol_str::SmolStr;
 
 use super::file_rule::FileRule;
 use super::policy::{OtherSources, Scope};
@@ -160,7 +161,7 @@ impl<'a> Judge<'a> {
             let mut checked = check_rule(&rule_text, &nothing, view.catalog);
             // The name is qualified, and may be longer than one that is written.
             checked.diagnostics.retain(|finding| finding.part != Part::Name);
-            checked.diagnostics.extend(allowed::check(&rule, &checked, self.settings));
+            checked.diagnostics.extend(allowed::check(&rule, &checked, self.settings, view.catalog));
             let fits = checked.is_accepted() && keeps_text(&rule.condition, view.catalog) && self.is_confined(&rule);
             fits.then_some(checked)
         })?;
@@ -171,7 +172,7 @@ impl<'a> Judge<'a> {
     /// Checks the rule against one catalogue and policy. The tree is what Falco is to read.
     fn check(&self, rule: &FileRule, rule_text: &RuleText<'_>, view: &View<'_>) -> (Checked, Option<Expr>) {
         let mut checked = check_rule(rule_text, &view.definitions, view.catalog);
-        checked.diagnostics.extend(allowed::check(rule, &checked, self.settings));
+        checked.diagnostics.extend(allowed::check(rule, &checked, self.settings, view.catalog));
         let mut tree = checked.expanded.clone();
         if self.settings.scope == Scope::Namespace {
             match self.guard(rule.source(), view.catalog) {
@@ -301,8 +302,8 @@ fn guard_field(source: &str) -> Option<&'static str> {
 
 /// Whether two Falcos take the same words for lists or macros of their own.
 fn same_base(
-    ours: &BTreeSet<Arc<str>>,
-    theirs: &BTreeSet<Arc<str>>,
+    ours: &BTreeSet<SmolStr>,
+    theirs: &BTreeSet<SmolStr>,
     what: &str,
     (our, their): (&Catalog, &Catalog),
 ) -> Result<(), Diagnostic> {
