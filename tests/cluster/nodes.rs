@@ -132,7 +132,8 @@ fn powerless(world: &World) -> Result<()> {
         // It has not seen that bundle emptied, so that it can't tell a withdrawal from a lost world: it keeps the file for
         // ten minutes, and says so.
         let report = world.report("node-2")?.context("no FalcoNode")?.status.context("no report")?;
-        let kept = report.namespaces.iter().find(|it| it.namespace == "leaving-dark").context("it says nothing of it")?;
+        let kept =
+            report.namespaces.iter().find(|it| it.namespace == "leaving-dark").context("it says nothing of it")?;
         let message = kept.message.as_deref().unwrap_or_default();
         ensure!(message.contains("kept until") && kept.fault.is_none(), "{kept:?}");
         settled(world, "node-2")
