@@ -118,6 +118,7 @@ impl Cluster {
             selector: options.pods.clone(),
             max_backoff: options.max_backoff,
             node_files: options.node_files.clone(),
+            hosts: std::sync::Mutex::default(),
         })?;
         let proxy = handle()?.spawn(proxy::run(client.clone(), addresses, plane.server.clone()));
         let mut cluster =
