@@ -44,9 +44,9 @@ fn with_mounts(test: &str) -> bool {
     }
     command.args(["--mount", "--"]).arg(std::env::current_exe().unwrap());
     let out = command.args(["--exact", test, "--nocapture"]).env(INSIDE, "yes").output().unwrap();
-    let text = String::from_utf8_lossy(&out.stdout);
-    assert!(out.status.success(), "{text}{}", String::from_utf8_lossy(&out.stderr));
-    assert!(text.contains("1 passed"), "{text}");
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success(), "{said}{}", String::from_utf8_lossy(&out.stderr));
+    assert!(said.contains("1 passed"), "{said}");
     false
 }
 

@@ -241,14 +241,15 @@ impl Place {
     /// The files of namespaces of the set in force, with their hashes; fails unless that set is whole.
     pub fn whole(&self) -> BTreeMap<String, String> {
         let set = self.current();
-        let read = |name: &str| fs::read(set.join(name)).unwrap_or_else(|err| panic!("{name} of {set:?}: {err}"));
+        let at = set.display();
+        let read = |name: &str| fs::read(set.join(name)).unwrap_or_else(|err| panic!("{name} of {at}: {err}"));
         let manifest: serde_json::Value = serde_json::from_slice(&read("set.json")).unwrap();
         let pairs = |key: &str| -> Vec<(String, String)> { serde_json::from_value(manifest[key].clone()).unwrap() };
         for (name, expected) in pairs("config_hashes") {
-            assert_eq!(hash(&read(&name)), expected, "{name} of {set:?}");
+            assert_eq!(hash(&read(&name)), expected, "{name} of {at}");
         }
         for (name, expected) in pairs("rules_hashes") {
-            assert_eq!(hash(&read(&format!("rules/{name}"))), expected, "{name} of {set:?}");
+            assert_eq!(hash(&read(&format!("rules/{name}"))), expected, "{name} of {at}");
         }
         let files = manifest["files"].as_object().unwrap();
         files.iter().map(|(name, file)| (name.clone(), file["hash"].as_str().unwrap().to_owned())).collect()
