@@ -80,6 +80,7 @@ enum Task {
 
 /// What the metrics want to know of a piece of work.
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools)]
 struct News {
     rolling: bool,
     back: Option<Reason>,

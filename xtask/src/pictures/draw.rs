@@ -224,16 +224,14 @@ fn bars(area: &Area<'_>, panel: &Panel, width: i32) -> Result<()> {
 
 /// One line for each set of labels, one column for each label and each query.
 fn table(area: &Area<'_>, panel: &Panel, (width, height): (i32, i32)) -> Result<()> {
-    let mut lines: Vec<(Vec<(String, String)>, Vec<Option<f64>>)> = Vec::new();
+    type Line = (Vec<(String, String)>, Vec<Option<f64>>);
+    let mut lines: Vec<Line> = Vec::new();
     for (at, (_, series)) in panel.answers.iter().enumerate() {
         for one in series {
-            let line = match lines.iter().position(|(labels, _)| *labels == one.labels) {
-                Some(line) => line,
-                None => {
-                    lines.push((one.labels.clone(), vec![None; panel.answers.len()]));
-                    lines.len() - 1
-                }
-            };
+            let line = lines.iter().position(|(labels, _)| *labels == one.labels).unwrap_or_else(|| {
+                lines.push((one.labels.clone(), vec![None; panel.answers.len()]));
+                lines.len() - 1
+            });
             if let Some(cell) = lines.get_mut(line).and_then(|(_, cells)| cells.get_mut(at)) {
                 *cell = Some(one.last());
             }
