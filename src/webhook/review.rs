@@ -68,8 +68,9 @@ pub fn review(written: &Written, before: &Snapshot, policy: &Policy, strict: boo
         if finding.is_error() && !case.can_come_right(finding, verdict) {
             answer.causes.push(cause(object, finding));
         } else if finding.is_error() {
-            let said = sentence(finding, object.text(finding.part));
-            answer.warnings.push(format!("not in force until this is so no more: {said}"));
+            let plain = Diagnostic { help: None, ..finding.clone() };
+            let said = sentence(&plain, object.text(finding.part));
+            answer.warnings.push(format!("{said}; until that changes, this is not in force"));
         } else if case.is_news(finding) {
             answer.warnings.push(sentence(finding, object.text(finding.part)));
         }
