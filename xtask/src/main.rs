@@ -2,6 +2,9 @@
 
 mod bench;
 mod demo;
+#[cfg(test)]
+mod docs;
+mod schemas;
 mod steps;
 mod test;
 
@@ -28,6 +31,8 @@ enum Task {
     Test(test::Args),
     /// Measures the product in a real cluster: times, API writes, memory.
     Bench(bench::Args),
+    /// Writes the trimmed schemas of the oldest Kubernetes that the chart is checked against (needs Go).
+    Schemas,
     /// Builds the pinned tools into the cache, as far as they are not there yet.
     Tools {
         /// Prometheus and promtool too.
@@ -44,6 +49,7 @@ fn main() -> Result<ExitCode> {
         Task::Demo(args) => demo::run(&args)?,
         Task::Test(args) => return test::run(&args),
         Task::Bench(args) => bench::run(&args)?,
+        Task::Schemas => schemas::run()?,
         Task::Tools { prometheus, adopt: from } => {
             let mut wanted = Tool::CLUSTER.to_vec();
             if prometheus {
