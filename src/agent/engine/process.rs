@@ -378,11 +378,12 @@ mod tests {
         falco.start(shell("kill -KILL $$"));
         let status = falco.status.wait_for(|status| status.deaths > deaths).await.unwrap().clone();
         assert!(status.last_end.unwrap().contains("SIGKILL") && status.killed);
+        let mut deaths = status.deaths;
         for (script, killed) in [("kill -ABRT $$", false), ("exit 1", false), ("exit 0", true)] {
-            let deaths = status.deaths;
             falco.start(shell(script));
             let status = falco.status.wait_for(|status| status.deaths > deaths && status.pid.is_none()).await.unwrap();
             assert_eq!(status.killed, killed, "{script}");
+            deaths = status.deaths;
         }
         assert_eq!(falco.stop().await, 0);
     }
