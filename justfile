@@ -44,3 +44,27 @@ deny:
 # Prints the kinds' definitions into crd/, which CI compares.
 crd:
     cargo run --quiet --bin falco-operator -- crd --output crd
+
+# Links and commands of the documentation, and the pages that are made from the program: writes them anew.
+docs:
+    UPDATE_REFERENCE=1 cargo test --quiet --lib cli::reference
+    UPDATE_REFERENCE=1 cargo test --quiet --test chart values
+    cargo test --quiet --test docs
+
+# The schemas of the oldest Kubernetes that the chart is checked against, trimmed (needs Go).
+schemas:
+    cargo xtask schemas
+
+# A static program, as the image has it: `just static aarch64-unknown-linux-musl` with a C compiler for that.
+static target="x86_64-unknown-linux-musl":
+    rustup target add {{target}}
+    CC_{{replace(target, "-", "_")}}=${CC:-musl-gcc} cargo build --locked --release --target {{target}} --bin falco-operator
+
+# The static program runs where there is nothing else: in an empty folder as its root (needs root).
+static-proof target="x86_64-unknown-linux-musl":
+    tests/static.sh target/{{target}}/release/falco-operator
+
+# A bill of materials of the program, as CycloneDX (installs cargo-cyclonedx into the cache).
+sbom:
+    cargo install cargo-cyclonedx --version 0.5.9 --locked --root "${XDG_CACHE_HOME:-$HOME/.cache}/falco-operator/cargo"
+    "${XDG_CACHE_HOME:-$HOME/.cache}/falco-operator/cargo/bin/cargo-cyclonedx" cyclonedx --format json --describe binaries --spec-version 1.5

@@ -29,7 +29,7 @@ pub use node::{
 pub use phase::{Event, Phase};
 pub use rules_file::{FailingNode, FalcoRulesFile, FalcoRulesFileSpec, FalcoRulesFileStatus, NodeCounts};
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
 use kube::CustomResourceExt;
 
 /// The API group of every kind.
@@ -45,12 +45,26 @@ pub const NONE: &str = "none";
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {
     vec![
-        FalcoRule::crd(),
-        FalcoMacro::crd(),
-        FalcoList::crd(),
+        unseen_at_first(FalcoRule::crd()),
+        unseen_at_first(FalcoMacro::crd()),
+        unseen_at_first(FalcoList::crd()),
         FalcoRulesFile::crd(),
         FalcoBundle::crd(),
         FalcoNode::crd(),
         FalcoCatalog::crd(),
     ]
+}
+
+/// Gives objects a status before the controller has seen them. Tools that wait for an object take one without a status
+/// for one that is as it should be (kstatus, and with it Flux), and a rule is not in force just because it was written.
+fn unseen_at_first(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    let unseen = serde_json::json!({ "observedGeneration": -1, "phase": "Pending" });
+    for version in &mut crd.spec.versions {
+        let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+        let status = schema.and_then(|schema| schema.properties.as_mut()).and_then(|all| all.get_mut("status"));
+        if let Some(status) = status {
+            status.default = Some(JSON(unseen.clone()));
+        }
+    }
+    crd
 }

@@ -10,6 +10,8 @@ pub mod reference;
 mod runtime;
 mod status;
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -62,7 +64,7 @@ enum Command {
 pub fn run() -> ExitCode {
     // Two providers are never compiled in, but rustls would only find that out at the first connection.
     let _already = rustls::crypto::ring::default_provider().install_default();
-    let outcome = match Cli::parse().command {
+    let outcome = match Cli::parse_from(command_line(std::env::args_os().collect())).command {
         Command::Controller(args) => controller::run(&args),
         Command::Agent(args) => agent::run(&args),
         Command::Cleanup(args) => controller::cleanup(&args),
@@ -83,9 +85,47 @@ pub fn run() -> ExitCode {
     })
 }
 
+/// The command line as it is meant. Named `kubectl-falco` and found on the PATH, this program is `kubectl falco`, which
+/// without a command shows the status.
+fn command_line(mut words: Vec<OsString>) -> Vec<OsString> {
+    let name = words.first().map(PathBuf::from).unwrap_or_default();
+    let plugin = name.file_stem().is_some_and(|name| name == "kubectl-falco" || name == "kubectl_falco");
+    let says = |word: &OsString| word.to_str().unwrap_or_default().to_owned();
+    let shows_status = match words.get(1).map(says) {
+        None => true,
+        Some(first) => first.starts_with('-') && !["-h", "--help", "-V", "--version"].contains(&first.as_str()),
+    };
+    if plugin && shows_status {
+        words.insert(1, "status".into());
+    }
+    words
+}
+
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use clap::CommandFactory;
+
+    #[test]
+    fn as_a_plugin_of_kubectl_it_shows_the_status() {
+        let line = |text: &str| {
+            let words = super::command_line(text.split(' ').map(OsString::from).collect());
+            words.iter().map(|word| word.to_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+        };
+        for (given, meant) in [
+            ("/bin/kubectl-falco", "/bin/kubectl-falco status"),
+            ("kubectl-falco -n team-a", "kubectl-falco status -n team-a"),
+            ("kubectl-falco pause -n team-a", "kubectl-falco pause -n team-a"),
+            ("kubectl-falco --help", "kubectl-falco --help"),
+            ("kubectl-falco --version", "kubectl-falco --version"),
+            ("/bin/falco-operator", "/bin/falco-operator"),
+            ("falco-operator -n a", "falco-operator -n a"),
+        ] {
+            assert_eq!(line(given), meant);
+        }
+        assert_eq!(super::command_line(vec![]).len(), 0);
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -1,9 +1,10 @@
 //! Pages of the docs that are made from the program itself, so that they can't be out of date.
 
 use clap::CommandFactory;
+use serde_json::Value;
 
 use crate::agent::metrics::AgentMetrics;
-use crate::api::{Event, Phase};
+use crate::api::{Event, Phase, Reason};
 use crate::controller::metrics::ControllerMetrics;
 use crate::telemetry::metrics::reference;
 
@@ -40,6 +41,93 @@ pub fn state_machine_page() -> String {
         page.push_str(&format!("| `{}` | {} |\n", event.name(), event.meaning().trim()));
     }
     page
+}
+
+/// `docs/api.md`.
+#[must_use]
+pub fn api_page() -> String {
+    let mut page = String::from(
+        "# API\n\nThe kinds of `mumoshu.github.io/v1alpha1`, as `kubectl explain` tells about them too. This page is made \
+         from the custom resource definitions. Of a field that is required only its parent may be left out.\n",
+    );
+    for crd in crate::api::crds() {
+        // A definition is plain data; one that can't be written would not pass any other test either.
+        let crd = serde_json::to_value(&crd).unwrap_or_default();
+        let names = &crd["spec"]["names"];
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let list = |value: &Value| {
+            let words =
+                value.as_array().into_iter().flatten().map(|word| format!("`{}`", word.as_str().unwrap_or_default()));
+            words.collect::<Vec<_>>().join(", ")
+        };
+        for version in crd["spec"]["versions"].as_array().into_iter().flatten() {
+            let schema = &version["schema"]["openAPIV3Schema"];
+            page.push_str(&format!("\n## {}\n\n{}\n\n", word(&names["kind"]), word(&schema["description"])));
+            let mut facts = vec![word(&crd["spec"]["scope"]), format!("plural `{}`", word(&names["plural"]))];
+            for (what, of) in [("short", "shortNames"), ("in the category", "categories")] {
+                if names[of].is_array() {
+                    facts.push(format!("{what} {}", list(&names[of])));
+                }
+            }
+            let selectable: Vec<String> = version["selectableFields"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|field| format!("`{}`", word(&field["jsonPath"]).trim_start_matches('.')))
+                .collect();
+            if !selectable.is_empty() {
+                facts.push(format!("field selectors {}", selectable.join(", ")));
+            }
+            page.push_str(&format!("{}.\n\n| field | type | meaning |\n|---|---|---|\n", facts.join(", ")));
+            for part in ["spec", "status"] {
+                push_fields(&mut page, &schema["properties"][part], part);
+            }
+        }
+    }
+    page.push_str(
+        "\n## Reasons of conditions\n\n`Ready`, `Reconciling` and `Stalled` have one of these as their `reason`. The set is \
+         closed.\n\n| reason | meaning |\n|---|---|\n",
+    );
+    for reason in Reason::ALL {
+        page.push_str(&format!("| `{}` | {} |\n", reason.name(), reason.meaning().trim()));
+    }
+    page
+}
+
+/// The fields of a schema, each with those below it, as rows of a table.
+fn push_fields(page: &mut String, schema: &Value, path: &str) {
+    let required = |name: &str| {
+        let names = schema["required"].as_array();
+        names.into_iter().flatten().any(|it| it.as_str() == Some(name))
+    };
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let items = &field["items"];
+        let type_ = match (field["type"].as_str(), items["type"].as_str()) {
+            (Some("array"), Some(of)) => format!("list of {of}s"),
+            (Some("array"), None) => "list".to_owned(),
+            (Some(type_), _) => type_.to_owned(),
+            (None, _) => "any".to_owned(),
+        };
+        let type_ = if required(name) { format!("{type_}, required") } else { type_ };
+        let text = field["description"].as_str().unwrap_or_default();
+        let mut text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let values: Vec<String> = field["enum"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|it| Some(format!("`{}`", it.as_str()?)))
+            .collect();
+        if !values.is_empty() {
+            text.push_str(&format!(" One of {}.", values.join(", ")));
+        }
+        let at = format!("{path}.{name}");
+        page.push_str(&format!("| `{at}` | {type_} | {} |\n", text.trim().replace('|', "\\|")));
+        // Kubernetes' own type, which is described everywhere.
+        if name != "conditions" {
+            push_fields(page, field, &at);
+            push_fields(page, items, &format!("{at}[]"));
+        }
+    }
 }
 
 /// `docs/commands.md`.
@@ -118,6 +206,15 @@ mod tests {
     #[test]
     fn the_commands_page_is_current() {
         current("docs/commands.md", &super::commands_page());
+    }
+
+    #[test]
+    fn the_api_page_is_current() {
+        let page = super::api_page();
+        // A field without a word about it would be a hole in `kubectl explain`, too.
+        let bare: Vec<&str> = page.lines().filter(|line| line.ends_with("|  |")).collect();
+        assert!(bare.is_empty(), "{bare:?}");
+        current("docs/api.md", &page);
     }
 
     #[test]

@@ -4,7 +4,9 @@ mod agents;
 mod developers;
 mod privileges;
 mod rendered;
+mod schemas;
 mod server;
+mod values;
 
 use std::collections::BTreeMap;
 use std::process::Command;

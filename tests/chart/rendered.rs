@@ -1,16 +1,18 @@
 //! What is rendered, without a server.
 
 use serde_json::Value;
-use test_cluster::tools::repository;
 
 use crate::{CHART, helm, objects};
 
 /// Values that turn on what is off by default, one set a line.
-const VARIANTS: &[&[&str]] = &[
+pub const VARIANTS: &[&[&str]] = &[
     &[],
     &["driver.kind=kmod"],
     &["driver.kind=none"],
     &["agent.mode=sidecar"],
+    &["agent.mode=hosts"],
+    &["driver.modernEbpf.bufSizePreset=6", "driver.modernEbpf.cpusForEachBuffer=1", "falco.extraArgs={-A}"],
+    &["controller.priorityClassName=system-cluster-critical", "agent.priorityClassName=system-node-critical"],
     &["crds.keep=false"],
     &["crds.install=false", "cleanup.enabled=false", "admissionPolicy.enabled=false", "developerRoles.create=false"],
     &["networkPolicy.enabled=true", "metrics.serviceMonitor.enabled=true", "metrics.podMonitor.enabled=true"],
@@ -110,24 +112,6 @@ fn what_the_pods_depend_on_restarts_them() {
 }
 
 #[test]
-fn every_value_is_told_about_once() {
-    // A key without a comment above it is one that nobody can understand from the file.
-    let text = std::fs::read_to_string(repository().join(CHART).join("values.yaml")).unwrap();
-    let lines: Vec<&str> = text.lines().collect();
-    for (index, line) in lines.iter().enumerate() {
-        let trimmed = line.trim_start();
-        let is_leaf = trimmed
-            .split_once(':')
-            .is_some_and(|(key, rest)| key.bytes().all(|byte| byte.is_ascii_alphanumeric()) && !rest.trim().is_empty());
-        let in_resources = trimmed.starts_with("requests:") || trimmed.starts_with("limits:");
-        if is_leaf && !in_resources {
-            let above = lines[index - 1].trim_start();
-            assert!(above.starts_with('#'), "values.yaml:{}: {trimmed} is not explained", index + 1);
-        }
-    }
-}
-
-#[test]
 fn as_a_sidecar_the_rights_go_to_the_account_of_the_falco_that_is_there() {
     let rendered = objects(&[
         "agent.mode=sidecar",
@@ -148,6 +132,133 @@ fn as_a_sidecar_the_rights_go_to_the_account_of_the_falco_that_is_there() {
         ["--agent-namespace=security", "--agent-daemonset=falco", "--agent-selector=app.kubernetes.io/name=falco"]
     {
         assert!(args.contains(&arg), "{arg}: {args:?}");
+    }
+}
+
+/// The arguments and the rest of the agents' first container.
+fn agent(set: &[&str]) -> (Vec<String>, Value) {
+    let rendered = objects(set);
+    let spec = rendered["DaemonSet/fo1-falco-operator-agent"]["spec"]["template"]["spec"].clone();
+    let args = spec["containers"][0]["args"].as_array().unwrap();
+    (args.iter().map(|arg| arg.as_str().unwrap().to_owned()).collect(), spec)
+}
+
+#[test]
+fn on_hosts_the_agent_stands_beside_their_own_falco() {
+    let (args, spec) = agent(&["agent.mode=hosts", "falco.config.json_output=true", "driver.kind=kmod"]);
+    assert!(!args.contains(&"--".to_owned()), "it has nothing to supervise: {args:?}");
+    assert_eq!((&spec["hostPID"], &spec["hostNetwork"]), (&Value::Bool(true), &Value::Bool(true)));
+    assert_eq!(spec["dnsPolicy"], "ClusterFirstWithHostNet");
+    assert_eq!(spec["initContainers"].as_array().unwrap().len(), 1, "no driver is loaded");
+    let container = &spec["containers"][0];
+    assert_eq!(container["securityContext"]["capabilities"], serde_json::json!({"drop": ["ALL"]}));
+    assert_eq!(container["securityContext"]["privileged"], false);
+    let mounts: Vec<(&str, bool)> = container["volumeMounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| (it["mountPath"].as_str().unwrap(), it["readOnly"] == true))
+        .collect();
+    let wanted = [
+        ("/opt/falco-operator", true),
+        ("/var/falco-operator", false),
+        ("/tmp", false),
+        ("/etc/falco", true),
+        ("/usr/share/falco", true),
+    ];
+    assert_eq!(mounts, wanted);
+    // What only a Falco of this chart would read is not made.
+    let rendered = objects(&["agent.mode=hosts", "falco.config.json_output=true"]);
+    assert!(!rendered.contains_key("ConfigMap/fo1-falco-operator-falco"));
+    assert!(rendered.contains_key("ServiceAccount/fo1-falco-operator-agent"));
+}
+
+#[test]
+fn the_driver_is_given_to_falco_as_its_own_options() {
+    let options = |set: &[&str]| -> Vec<String> {
+        let (args, _) = agent(set);
+        let falco = args.iter().skip_while(|arg| *arg != "--").skip(4).cloned();
+        falco.filter(|arg| arg != "-o").collect()
+    };
+    assert!(options(&[]).is_empty());
+    assert_eq!(options(&["driver.kind=none"]), ["engine.kind=nodriver"]);
+    assert_eq!(options(&["driver.kind=kmod"]), ["engine.kind=kmod"]);
+    assert_eq!(
+        options(&["driver.kind=kmod", "driver.kmod.bufSizePreset=5", "driver.kmod.dropFailedExit=true"]),
+        ["engine.kind=kmod", "engine.kmod.buf_size_preset=5", "engine.kmod.drop_failed_exit=true"]
+    );
+    assert_eq!(
+        options(&["driver.modernEbpf.bufSizePreset=6", "driver.modernEbpf.cpusForEachBuffer=0"]),
+        ["engine.modern_ebpf.cpus_for_each_buffer=0", "engine.modern_ebpf.buf_size_preset=6"]
+    );
+    // An administrator's own arguments come last, and so have the last word.
+    assert_eq!(
+        options(&["driver.kind=kmod", "falco.extraArgs={-o,engine.kind=x}"]),
+        ["engine.kind=kmod", "engine.kind=x"]
+    );
+}
+
+#[test]
+fn what_falco_chart_users_set_reaches_the_pods() {
+    let (_, spec) = agent(&[
+        "agent.tolerations[0].operator=Exists",
+        "agent.resources.limits.memory=2Gi",
+        "agent.priorityClassName=system-node-critical",
+        "agent.nodeSelector.pool=a",
+        "imagePullSecrets[0].name=registry",
+        "agent.extraEnv[0].name=A",
+        "agent.extraEnv[0].value=b",
+        r"falco.customRules.site\.yaml=- list: x",
+        "proxy.httpsProxy=http://proxy:3128",
+        r"proxy.noProxy=10.0.0.1\,.svc",
+        "driver.kind=kmod",
+    ]);
+    assert_eq!(spec["tolerations"], serde_json::json!([{"operator": "Exists"}]));
+    assert_eq!(spec["priorityClassName"], "system-node-critical");
+    assert_eq!(spec["nodeSelector"], serde_json::json!({"pool": "a"}));
+    assert_eq!(spec["imagePullSecrets"], serde_json::json!([{"name": "registry"}]));
+    let container = &spec["containers"][0];
+    assert_eq!(container["resources"]["limits"]["memory"], "2Gi");
+    let env = |container: &Value, name: &str| {
+        let found = container["env"].as_array().unwrap().iter().find(|it| it["name"] == name);
+        found.map(|it| it["value"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(env(container, "A").as_deref(), Some("b"));
+    // Falco's plugins and the driver's loader fetch by themselves.
+    let loader = spec["initContainers"].as_array().unwrap().iter().find(|it| it["name"] == "driver").unwrap();
+    for container in [container, loader] {
+        assert_eq!(env(container, "HTTPS_PROXY").as_deref(), Some("http://proxy:3128"));
+        assert_eq!(env(container, "NO_PROXY").as_deref(), Some("10.0.0.1,.svc"));
+    }
+    let mounts = container["volumeMounts"].as_array().unwrap();
+    assert!(mounts.iter().any(|it| it["mountPath"] == "/etc/falco/rules.d/site.yaml" && it["readOnly"] == true));
+}
+
+#[test]
+fn two_controllers_share_no_fate_and_stay_through_drains() {
+    let rendered = objects(&[]);
+    let spec = &rendered["Deployment/fo1-falco-operator-controller"]["spec"];
+    assert_eq!(spec["replicas"], 2);
+    assert_eq!(spec["revisionHistoryLimit"], 3);
+    let spread = &spec["template"]["spec"]["topologySpreadConstraints"][0];
+    assert_eq!(
+        (&spread["topologyKey"], &spread["whenUnsatisfiable"]),
+        (&"kubernetes.io/hostname".into(), &"ScheduleAnyway".into())
+    );
+    assert_eq!(spread["labelSelector"]["matchLabels"], spec["selector"]["matchLabels"]);
+    let budget = &rendered["PodDisruptionBudget/fo1-falco-operator-controller"]["spec"];
+    assert_eq!((&budget["maxUnavailable"], &budget["selector"]), (&1.into(), &spec["selector"]));
+    assert_eq!(rendered["DaemonSet/fo1-falco-operator-agent"]["spec"]["revisionHistoryLimit"], 3);
+
+    let rendered =
+        objects(&["networkPolicy.enabled=true", "networkPolicy.metricsFrom[0].podSelector.matchLabels.app=prometheus"]);
+    for component in ["controller", "agent"] {
+        let policy = &rendered[&format!("NetworkPolicy/fo1-falco-operator-{component}")]["spec"];
+        assert_eq!(policy["podSelector"]["matchLabels"]["app.kubernetes.io/component"], component);
+        // What goes out is not restricted: the API server's address is the cluster's to know.
+        assert_eq!(policy["policyTypes"], serde_json::json!(["Ingress"]));
+        let from = &policy["ingress"][0]["from"][0]["podSelector"]["matchLabels"];
+        assert_eq!(from["app"], "prometheus");
     }
 }
 

@@ -66,3 +66,49 @@ fn the_api_server_takes_everything_that_is_rendered() {
     .unwrap();
     assert!(seen["expressionWarnings"].is_null(), "{seen}");
 }
+
+#[test]
+fn characters_by_which_one_fact_could_pass_for_another_are_kept_out() {
+    let cluster = Cluster::start(&Options { nodes: 0, ..Options::default() }).unwrap();
+    cluster.apply(&template(&["controller.replicas=0", "cleanup.enabled=false"])).unwrap();
+    let create = |key: &str, value: Value| {
+        let mut spec = json!({
+            "rule": "r", "desc": "d", "condition": "evt.type = open", "output": "o", "priority": "INFO",
+        });
+        spec[key] = value;
+        let rule = json!({
+            "apiVersion": "mumoshu.github.io/v1alpha1", "kind": "FalcoRule",
+            "metadata": {"name": "probe", "namespace": "default"}, "spec": spec,
+        });
+        let file = cluster.dir().join("probe.json");
+        std::fs::write(&file, rule.to_string()).unwrap();
+        cluster.kubectl(&["create", "--dry-run=server", "-f", &file.display().to_string()])
+    };
+    test_cluster::wait::until("the kind is served", std::time::Duration::from_mins(1), || create("rule", json!("r")))
+        .unwrap();
+    for (key, value) in [
+        ("rule", "a\"} 1"),
+        ("rule", "a\\"),
+        ("rule", "a*"),
+        ("rule", "a\nb"),
+        ("rule", "a\u{2028}b"),
+        ("rule", " "),
+        ("desc", "a\u{1b}[2J"),
+        ("desc", "a\nb"),
+        ("output", "a\nb"),
+        ("output", "a\u{7f}"),
+        ("priority", "SEVERE"),
+        ("source", "a b"),
+    ] {
+        let refused = create(key, json!(value)).unwrap_err().to_string();
+        assert!(refused.contains(&format!("spec.{key}")), "{key} {value:?}: {refused}");
+    }
+    for tags in [json!(["a b"]), json!(["a.b", "a_b"]), json!(["a", "a"])] {
+        let refused = create("tags", tags.clone()).unwrap_err().to_string();
+        assert!(refused.contains("spec.tags"), "{tags}: {refused}");
+    }
+    for (key, value) in [("rule", "a 'b' (c) – d"), ("desc", "a\n"), ("output", "%proc.name\n"), ("priority", "Info")]
+    {
+        create(key, json!(value)).unwrap();
+    }
+}

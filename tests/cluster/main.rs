@@ -5,8 +5,13 @@
 
 mod chaos;
 mod controllers;
+mod developer;
+mod documented;
+mod examples;
+mod lifecycle;
 mod lost;
 mod nodes;
 mod rights;
 mod rules;
+mod sidecar;
 mod support;

@@ -34,7 +34,6 @@ fn rules_and_namespaces_come_and_go() {
         .run("a FalcoRulesFile deleted by hand is no withdrawal", rules_file_by_hand)
         .run("an edit is rolled back, reverted, and tried again", rolled_back)
         .run("a burst of edits is a few reloads", burst)
-        .run("the examples are as they should be", examples)
         .run("at rest nothing is written", at_rest)
         .end();
 }
@@ -338,23 +337,6 @@ fn burst(world: &World) -> Result<()> {
     }
     println!("       writes: {:?}", count(&world.our_writes(mark)?));
     world.clear(&["burst"])
-}
-
-fn examples(world: &World) -> Result<()> {
-    let dir = test_cluster::tools::repository().join("examples");
-    ensure!(dir.is_dir(), "there is no {}", dir.display());
-    world.cluster.kubectl(&["apply", "--recursive", "-f", "examples"])?;
-    let rules = world.wait(kube::Api::<FalcoRule>::all(world.cluster.client()).list(&ListParams::default()))?.items;
-    ensure!(!rules.is_empty(), "the examples have no rule");
-    for rule in &rules {
-        world.active(&rule.namespace().unwrap_or_default(), &rule.name_any(), 3)?;
-    }
-    world.cluster.kubectl(&["delete", "--recursive", "-f", "examples"])?;
-    for rule in rules {
-        let namespace = rule.namespace().unwrap_or_default();
-        world.withdrawn(&namespace)?;
-    }
-    Ok(())
 }
 
 fn at_rest(world: &World) -> Result<()> {

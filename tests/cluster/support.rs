@@ -60,12 +60,23 @@ impl World {
 
     /// The same with further nodes that are as described.
     pub fn start_with(nodes: usize, more: &[(&str, NodeOptions)], values: &str) -> Result<Self> {
-        let cluster = Cluster::start(&product()?.options(nodes))?;
+        let world = Self::bare(nodes)?;
         for (name, options) in more {
-            cluster.add_node_with(name, options)?;
+            world.cluster.add_node_with(name, options)?;
         }
-        let release = Release::install(&cluster, values)?;
-        Ok(Self { cluster, release, runtime: tokio::runtime::Runtime::new()? })
+        Release::install(&world.cluster, values)?;
+        Ok(world)
+    }
+
+    /// A cluster of so many nodes in which nothing is installed yet.
+    pub fn bare(nodes: usize) -> Result<Self> {
+        Self::of(&product()?.options(nodes))
+    }
+
+    /// A cluster that is as described, in which nothing is installed yet.
+    pub fn of(options: &test_cluster::Options) -> Result<Self> {
+        let release = Release { name: "fo1".into(), namespace: SYSTEM.into() };
+        Ok(Self { cluster: Cluster::start(options)?, release, runtime: tokio::runtime::Runtime::new()? })
     }
 
     /// Waits for what an API call gives.

@@ -3,7 +3,10 @@
 mod bench;
 mod dashboards;
 mod demo;
+#[cfg(test)]
+mod docs;
 mod pictures;
+mod schemas;
 mod steps;
 mod test;
 
@@ -34,6 +37,8 @@ enum Task {
     Dashboards,
     /// Draws the dashboards into docs/images, from what the tests' Prometheus answered.
     Pictures,
+    /// Writes the trimmed schemas of the oldest Kubernetes that the chart is checked against (needs Go).
+    Schemas,
     /// Builds the pinned tools into the cache, as far as they are not there yet.
     Tools {
         /// Prometheus and promtool too.
@@ -52,6 +57,7 @@ fn main() -> Result<ExitCode> {
         Task::Bench(args) => bench::run(&args)?,
         Task::Dashboards => dashboards::write()?,
         Task::Pictures => pictures::run()?,
+        Task::Schemas => schemas::run()?,
         Task::Tools { prometheus, adopt: from } => {
             let mut wanted = Tool::CLUSTER.to_vec();
             if prometheus {

@@ -134,3 +134,30 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
   name: {{ include "falco-operator.fullname" . }}-cleanup
   namespace: {{ .Release.Namespace }}
 {{- end -}}
+
+{{/* Falco's options for its driver; what is as Falco has it by itself is left to falco.yaml. */}}
+{{- define "falco-operator.driverArgs" -}}
+{{- $options := list -}}
+{{- if eq .Values.driver.kind "none" -}}
+{{- $options = append $options "engine.kind=nodriver" -}}
+{{- else -}}
+{{- $at := printf "engine.%s" .Values.driver.kind -}}
+{{- $driver := .Values.driver.modernEbpf -}}
+{{- if eq .Values.driver.kind "kmod" -}}
+{{- $driver = .Values.driver.kmod -}}
+{{- $options = append $options "engine.kind=kmod" -}}
+{{- else if ne (int $driver.cpusForEachBuffer) 2 -}}
+{{- $options = append $options (printf "%s.cpus_for_each_buffer=%d" $at (int $driver.cpusForEachBuffer)) -}}
+{{- end -}}
+{{- if ne (int $driver.bufSizePreset) 4 -}}
+{{- $options = append $options (printf "%s.buf_size_preset=%d" $at (int $driver.bufSizePreset)) -}}
+{{- end -}}
+{{- if $driver.dropFailedExit -}}
+{{- $options = append $options (printf "%s.drop_failed_exit=true" $at) -}}
+{{- end -}}
+{{- end -}}
+{{- range $options }}
+- -o
+- {{ . }}
+{{- end }}
+{{- end -}}

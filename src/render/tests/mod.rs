@@ -227,6 +227,21 @@ fn a_taken_name_is_refused_in_words_and_the_old_one_stays() {
 }
 
 #[test]
+fn who_has_a_taken_name_is_told_to_privileged_namespaces_only() {
+    let mut world = World::of(vec![rule("a")]);
+    world.names.hold("team-b", ["rule a".to_owned()].into());
+    for (policy, told) in [
+        ("{isolation: {names: verbatim}}", false),
+        ("{isolation: {names: verbatim}, privilegedNamespaces: [ns]}", true),
+    ] {
+        world.policy = Policy::from_yaml(policy).unwrap();
+        let verdict = world.render().rules.remove("a").unwrap();
+        assert_eq!(verdict.rejected, Some(Reason::NameTaken), "{policy}");
+        assert_eq!(verdict.message.unwrap().contains("team-b"), told, "{policy}");
+    }
+}
+
+#[test]
 fn policy_is_told_where_it_refuses() {
     let mut world = World::of(vec![rule("a")]);
     world.rules[0].spec.condition = "evt.type = open and fd.num > 0".into();

@@ -97,7 +97,7 @@ impl Cluster {
         let guardian = Arc::new(Guardian::start(&dir, lock, keep)?);
         let plane = ControlPlane::start(&dir, addresses, &tools, &options.pods, &guardian)?;
         let client = client(&plane.kubeconfig, "test")?;
-        wait::until("the API server is ready", Duration::from_mins(1), || {
+        wait::until("the API server is ready", Duration::from_mins(3), || {
             if let Err(ended) = plane.check() {
                 return Ok(Err(ended));
             }
@@ -118,6 +118,7 @@ impl Cluster {
             selector: options.pods.clone(),
             max_backoff: options.max_backoff,
             node_files: options.node_files.clone(),
+            hosts: std::sync::Mutex::default(),
         })?;
         let proxy = handle()?.spawn(proxy::run(client.clone(), addresses, plane.server.clone()));
         let mut cluster =
@@ -387,7 +388,7 @@ impl Cluster {
     /// Starts a part of the control plane that was stopped; the API server answers when this returns.
     pub fn start_component(&self, tool: Tool) -> Result<()> {
         self.plane.component(tool)?.start()?;
-        wait::until("the API server is ready", Duration::from_mins(1), || {
+        wait::until("the API server is ready", Duration::from_mins(3), || {
             let client = self.client();
             block_on(async move { tokio::time::timeout(Duration::from_secs(2), http_get(&client, "/readyz")).await? })
         })

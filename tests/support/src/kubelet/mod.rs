@@ -80,6 +80,8 @@ pub struct Machine {
     pub selector: Vec<(String, String)>,
     pub max_backoff: Duration,
     pub node_files: BTreeMap<PathBuf, String>,
+    /// By node, what holds the process namespace of the pods there that ask for the host's.
+    pub hosts: Mutex<BTreeMap<String, Option<process::Process>>>,
 }
 
 impl Machine {

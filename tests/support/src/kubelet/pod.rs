@@ -302,15 +302,20 @@ impl Running {
         Ok(process)
     }
 
-    /// The holder of the namespace that the pod's containers share; it is started with the first of them.
+    /// The holder of the namespace that the pod's containers share, among themselves or with all of their node that ask
+    /// for the host's; it is started with the first of them.
     async fn shared_namespace(&self, pod: &Pod) -> Result<Option<Pid>> {
-        if pod.spec.as_ref().and_then(|spec| spec.share_process_namespace) != Some(true) {
+        let spec = pod.spec.as_ref();
+        let of_host = spec.and_then(|spec| spec.host_pid) == Some(true);
+        if !of_host && spec.and_then(|spec| spec.share_process_namespace) != Some(true) {
             return Ok(None);
         }
         loop {
             {
-                let mut pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut hosts = self.machine.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut own = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
                 anyhow::ensure!(!self.frozen.load(Ordering::SeqCst), "the node's power is off");
+                let pause = if of_host { hosts.entry(self.node.clone()).or_default() } else { &mut *own };
                 if pause.as_ref().is_none_or(|running| running.exited().is_some()) {
                     let log = self.machine.dir.join("logs/pause.log");
                     *pause = Some(Process::start(&sandbox::pause(), &log, &self.machine.guardian)?);
