@@ -379,7 +379,7 @@ mod tests {
         let status = falco.status.wait_for(|status| status.deaths > deaths).await.unwrap().clone();
         assert!(status.last_end.unwrap().contains("SIGKILL") && status.killed);
         for (script, killed) in [("kill -ABRT $$", false), ("exit 1", false), ("exit 0", true)] {
-            let deaths = status.deaths;
+            let deaths = falco.status.borrow().deaths;
             falco.start(shell(script));
             let status = falco.status.wait_for(|status| status.deaths > deaths && status.pid.is_none()).await.unwrap();
             assert_eq!(status.killed, killed, "{script}");
