@@ -1,6 +1,6 @@
 //! How many there are of what.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::index::{Index, Space};
 use super::metrics::{AWAY, ControllerMetrics, FAULTS, ITEM_PHASES, item_phase_name};
