@@ -19,6 +19,6 @@ mod watch;
 pub use client::client;
 pub use execute::MANAGER;
 pub use plan::Policies;
-pub use release::release;
+pub use release::{is_defined, release};
 pub use run::{Options, run};
 pub use watch::Watched;
