@@ -20,6 +20,11 @@ test *filter:
 bench *args:
     cargo xtask bench {{args}}
 
+# Grafana's dashboards from their tables, and their pictures from the last run of the telemetry tests.
+dashboards:
+    cargo xtask dashboards
+    cargo xtask pictures
+
 # The pinned Kubernetes tools, built into the cache.
 tools *args:
     cargo xtask tools {{args}}
@@ -27,6 +32,10 @@ tools *args:
 # Formats all code.
 fmt:
     cargo fmt --all
+
+# Fuzzes a target until it is stopped: `just fuzz condition`. Needs a nightly compiler and cargo-fuzz.
+fuzz target *args:
+    cargo +nightly fuzz run --fuzz-dir fuzz {{target}} {{args}}
 
 # All lints, as strict as CI.
 lint:

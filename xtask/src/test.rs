@@ -26,6 +26,7 @@ struct Sum {
 pub fn run(args: &Args) -> Result<ExitCode> {
     let begun = Instant::now();
     Tools::ensure(Tool::CLUSTER)?;
+    Tools::ensure(Tool::PROMETHEUS)?;
     line(true, "tools", "", begun);
     let begun = Instant::now();
     Product::build()?;
@@ -53,6 +54,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         if seen.passed + seen.failed + seen.skipped > 0 || !ok {
             let numbers = format!("{} passed, {} failed, {} skipped, ", seen.passed, seen.failed, seen.skipped);
             line(ok, &target.name, &numbers, begun);
+        }
+        for told in text.lines().filter(|line| line.starts_with("fuzz ")) {
+            println!("       {told}");
         }
         well &= ok;
         // A runner that ended without counting is a failure of its own.
