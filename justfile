@@ -20,6 +20,11 @@ test *filter:
 bench *args:
     cargo xtask bench {{args}}
 
+# Grafana's dashboards from their tables, and their pictures from the last run of the telemetry tests.
+dashboards:
+    cargo xtask dashboards
+    cargo xtask pictures
+
 # The pinned Kubernetes tools, built into the cache.
 tools *args:
     cargo xtask tools {{args}}

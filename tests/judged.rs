@@ -52,12 +52,14 @@ fn what_is_converted_and_rendered_is_judged_as_before() {
             ("f.yaml", text),
             (
                 "falco.yaml",
-                "engine: {kind: nodriver}\nload_plugins: [container]\nplugins: [{name: container, library_path: libcontainer.so}]\n",
+                "engine: {kind: nodriver}\nload_plugins: [container]\nplugins: [{name: container, library_path: libcontainer.so}]\n\
+                 stdout_output: {enabled: true}\n",
             ),
         ]);
         let converted = run(dir.path(), &["convert", "-o", "m.yaml", "f.yaml"], "");
         let unnameable = converted.err.contains("can't be a manifest");
-        if converted.code != i32::from(case["valid"] == false || unnameable) {
+        // What is no YAML can't be read, which exits with 2.
+        if (converted.code == 0) != (case["valid"] == true && !unnameable) {
             // The fields of plugins are there with the default catalogue, and were not when Falco was asked.
             if id != "out_container_id" {
                 wrong.push(format!("{id}: converting exits with {}: {}", converted.code, converted.err));
@@ -69,6 +71,11 @@ fn what_is_converted_and_rendered_is_judged_as_before() {
             continue;
         }
         let rendered = run(dir.path(), &["render", "m.yaml"], "");
+        if id == "macro_bad_field_unused" {
+            // Falco looks at a macro's fields only where a rule uses it; a FalcoMacro is an object with a verdict of its own.
+            assert_eq!(rendered.code, 1, "{id}");
+            continue;
+        }
         if rendered.code != 0 {
             wrong.push(format!("{id}: rendering exits with {}: {}", rendered.code, rendered.err));
             continue;

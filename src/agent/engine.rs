@@ -14,6 +14,7 @@ mod page;
 mod plan;
 mod process;
 mod sets;
+pub mod tally;
 mod yaml;
 
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Running, Wanted};
 use driver::{Driver, Outlets};
+use tally::Counters;
 
 /// How a new set of files comes into force.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +71,10 @@ pub struct EngineOptions {
     pub command: Vec<String>,
     /// How many rules files Falco is given one by one; with more, it is given one that holds them all.
     pub most_files: usize,
+    /// Whether each alert is made to carry the namespace and the `FalcoRule` that it comes from.
+    pub alert_owners: bool,
+    /// For how many rules the number of matches is kept apart; 0 keeps none.
+    pub most_matches: usize,
     /// How long a check may take.
     pub check_timeout: Duration,
     /// How long Falco may take at least to confirm a set; more is allowed where checks are slow.
@@ -89,10 +95,17 @@ impl EngineOptions {
             falco: None,
             command: Vec::new(),
             most_files: 64,
+            alert_owners: true,
+            most_matches: 200,
             check_timeout: Duration::from_secs(60),
             confirm_timeout: Duration::from_secs(10),
             grace: Duration::from_secs(20),
         }
+    }
+
+    /// How sets are made.
+    fn shape(&self) -> sets::Shape {
+        sets::Shape { most_files: self.most_files, alert_owners: self.alert_owners }
     }
 
     /// The program that checks sets and lists fields.
@@ -182,6 +195,8 @@ pub struct Engine {
     pub page: watch::Receiver<Option<SocketAddr>>,
     /// What rules may count on; `None` until the first set was checked.
     pub installation: watch::Receiver<Option<Installation>>,
+    /// What Falco has counted.
+    pub counters: Counters,
     /// Ends after `shutdown`, when Falco has: with its exit code, or 0 where there is none.
     pub ended: JoinHandle<u8>,
 }
@@ -199,9 +214,11 @@ impl Engine {
         let (running_tx, running) = watch::channel(Running::default());
         let (page_tx, page) = watch::channel(None);
         let (installation_tx, installation) = watch::channel(None);
-        let outlets = Outlets { running: running_tx, page: page_tx, installation: installation_tx };
+        let counters = Counters::new(options.most_matches);
+        let outlets =
+            Outlets { running: running_tx, page: page_tx, installation: installation_tx, counters: counters.clone() };
         let ended = tokio::spawn(Driver::new(options, wanted, observer, outlets).run(shutdown));
-        Self { running, page, installation, ended }
+        Self { running, page, installation, counters, ended }
     }
 }
 

@@ -48,8 +48,8 @@ pub struct RulesText {
     pub hash: String,
     /// The bytes of the file.
     pub text: String,
-    /// The names of the rules in it.
-    pub rules: Vec<String>,
+    /// The `FalcoRule` of each rule in it, by the name that Falco knows the rule by; empty where it is not known.
+    pub rules: BTreeMap<String, String>,
 }
 
 /// What Falco is known to run here.

@@ -14,11 +14,11 @@ use tower::limit::ConcurrencyLimitLayer;
 
 use super::engine::{Engine, EngineOptions};
 use super::identity::{Identity, TokenFile};
-use super::metrics::AgentMetrics;
+use super::metrics::{AgentMetrics, Scrape};
 use super::watch::{Outlets, Seen};
 use super::writer::{CatalogName, Inputs, Writer};
 use super::{Running, Wanted, catalog};
-use crate::api::{FalcoState, Proof};
+use crate::api::FalcoState;
 use crate::telemetry::Gate;
 
 /// Requests that are under way at once.
@@ -27,15 +27,22 @@ const AT_ONCE: usize = 8;
 const AGAIN: Duration = Duration::from_secs(10);
 
 /// Runs an agent until `shutdown`, or until its engine has come to an end; with Falco's exit code.
-pub async fn run(options: EngineOptions, metrics: AgentMetrics, gate: Gate, shutdown: CancellationToken) -> u8 {
+pub async fn run(
+    options: EngineOptions,
+    metrics: AgentMetrics,
+    scrape: &Scrape,
+    gate: Gate,
+    shutdown: CancellationToken,
+) -> u8 {
     let (wanted_to, wanted) = watch::channel(Wanted::default());
     let (seen_to, seen) = watch::channel(None::<Arc<Seen>>);
     let (catalog_to, catalog) = watch::channel(CatalogName::default());
     let state_dir = options.state_dir.clone();
-    let engine = Engine::start(options, wanted, Arc::new(metrics.clone()), shutdown.clone());
+    let engine = Engine::start(options, wanted.clone(), Arc::new(metrics.clone()), shutdown.clone());
+    scrape.of(&engine);
     // Ends with the engine, also where that ends without being told.
     let rest = shutdown.child_token();
-    tokio::spawn(follow(engine.running.clone(), metrics.clone()));
+    tokio::spawn(follow(engine.running.clone(), wanted, metrics.clone()));
     let half = Half {
         state_dir,
         catalog: catalog::Inputs { installation: engine.installation, page: engine.page, seen: seen.clone() },
@@ -107,17 +114,14 @@ async fn connect() -> anyhow::Result<(Client, TokenFile, Identity)> {
 }
 
 /// Keeps the metrics of what Falco runs.
-async fn follow(mut running: watch::Receiver<Running>, metrics: AgentMetrics) {
+async fn follow(mut running: watch::Receiver<Running>, mut wanted: watch::Receiver<Wanted>, metrics: AgentMetrics) {
     let mut blind_since = Some(Instant::now());
     loop {
         let up = {
             let running = running.borrow_and_update();
-            metrics.proved.set(i64::from(matches!(running.proof, Proof::Metrics)));
-            metrics.namespaces_loaded.set(running.loaded.len() as i64);
-            metrics.namespaces_in_trouble.set(running.trouble.len() as i64);
+            metrics.show_running(&running, &wanted.borrow_and_update());
             running.falco == FalcoState::Running
         };
-        metrics.falco_up.set(i64::from(up));
         if let Some(since) = blind_since.take() {
             metrics.blind_seconds_total.inc_by(since.elapsed().as_secs_f64());
         }
@@ -127,6 +131,7 @@ async fn follow(mut running: watch::Receiver<Running>, metrics: AgentMetrics) {
         // While Falco is away its time is counted as it passes.
         tokio::select! {
             changed = running.changed() => if changed.is_err() { return },
+            changed = wanted.changed() => if changed.is_err() { return },
             () = sleep(Duration::from_secs(1)), if !up => {}
         }
     }

@@ -161,15 +161,22 @@ async fn reached(at: Option<Timestamp>) {
 
 /// The files of the set that was confirmed last, by namespace: they may be all that is left of a lost world.
 async fn in_force(state_dir: &Path) -> BTreeMap<String, RulesText> {
-    let folder = state_dir.join("good").join("rules");
+    let set = state_dir.join("good");
     let read = move || {
+        let manifest = std::fs::read(set.join("set.json")).ok();
+        let manifest: serde_json::Value =
+            manifest.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let folder = set.join("rules");
         let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
         let files = entries.filter_map(|entry| {
             let path = entry.path();
             let namespace = path.file_name()?.to_str()?.strip_suffix(".yaml")?.to_owned();
             let text = std::fs::read_to_string(&path).ok()?;
             let hash = hex::encode(Sha256::digest(text.as_bytes()));
-            Some((namespace, RulesText { hash, rules: rule_names(&text), text }))
+            let known = &manifest["files"][&namespace]["rules"];
+            let object = |rule: &String| known[rule].as_str().unwrap_or_default().to_owned();
+            let rules = rule_names(&text).into_iter().map(|rule| (rule.clone(), object(&rule))).collect();
+            Some((namespace, RulesText { hash, text, rules }))
         });
         files.collect()
     };

@@ -251,7 +251,7 @@ fn text(file: &BundleFile) -> RulesText {
     RulesText {
         hash: file.hash.clone(),
         text: file.text(),
-        rules: file.items.iter().map(|item| item.rule_name.clone()).collect(),
+        rules: file.items.iter().map(|item| (item.rule_name.clone(), item.name.clone())).collect(),
     }
 }
 
@@ -333,7 +333,7 @@ mod tests {
             world.list(vec![bundle("a", spec.clone())], at(0));
             assert!(loads(&world, "a", name));
             let wanted = world.wanted().files["a"].clone();
-            assert_eq!(wanted.last_good.as_ref().unwrap().rules, ["rule old"]);
+            assert!(wanted.last_good.as_ref().unwrap().rules.keys().eq(["rule old"]));
             assert_eq!(wanted.since, (name == "new").then(|| at(7)), "only a candidate has its place in the order");
             assert_eq!(world.expectations()["a"].settled, Settled::File(file("old").hash));
         }

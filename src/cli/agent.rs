@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::controller::duration;
 use super::{runtime, shutdown_on_signals};
 use crate::agent::engine::{EngineOptions, RuleMatching, Strategy};
-use crate::agent::metrics::AgentMetrics;
+use crate::agent::metrics::{AgentMetrics, Scrape};
 use crate::telemetry::{self, Readiness, Telemetry};
 
 /// Arguments of `falco-operator agent`.
@@ -40,6 +41,13 @@ pub struct Args {
     /// How many rules files Falco is given one by one; more are given as one, because many take Falco long
     #[arg(long, env = "FALCO_OPERATOR_MOST_FILES", default_value_t = 64, value_name = "COUNT")]
     most_files: usize,
+    /// Whether each alert carries the namespace and the FalcoRule that it comes from, as `falcorule.namespace` and
+    /// `falcorule.name` among its `output_fields`
+    #[arg(long, env = "FALCO_OPERATOR_ALERT_OWNERS", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    alert_owners: bool,
+    /// For how many of the node's rules the metrics tell how often they matched; 0 turns that off
+    #[arg(long, env = "FALCO_OPERATOR_MOST_MATCHES", default_value_t = 200, value_name = "COUNT")]
+    most_matches: usize,
     /// How long a check of rules files may take
     #[arg(long, env = "FALCO_OPERATOR_CHECK_TIMEOUT", default_value = "1m", value_name = "DURATION", value_parser = duration)]
     check_timeout: Duration,
@@ -92,6 +100,8 @@ impl Args {
             falco: self.falco.clone(),
             command: self.command.clone(),
             most_files: self.most_files,
+            alert_owners: self.alert_owners,
+            most_matches: self.most_matches,
             check_timeout: self.check_timeout,
             confirm_timeout: self.confirm_timeout,
             grace: self.grace,
@@ -110,14 +120,24 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         let readiness = Readiness::default();
         let gate = readiness.gate("report");
         let done = CancellationToken::new();
-        let telemetry = Telemetry { registry, readiness, refresh: None };
+        let scrape = Scrape::default();
+        let telemetry = Telemetry { registry, readiness, refresh: Some(refresh(&scrape, &metrics)) };
         let server = tokio::spawn(serve(args.listen, telemetry, done.clone()));
         tracing::info!(listen = %args.listen, version = env!("CARGO_PKG_VERSION"), "the agent starts");
-        let code = crate::agent::run(args.options(), metrics, gate, shutdown).await;
+        let code = crate::agent::run(args.options(), metrics, &scrape, gate, shutdown).await;
         done.cancel();
         server.await.context("the task of the metrics ended badly")?;
         tracing::info!(code, "the agent has stopped");
         Ok(ExitCode::from(code))
+    })
+}
+
+/// What Falco has counted is asked before each scrape.
+fn refresh(scrape: &Scrape, metrics: &AgentMetrics) -> telemetry::http::Refresh {
+    let (scrape, metrics) = (scrape.clone(), metrics.clone());
+    Arc::new(move || {
+        let (scrape, metrics) = (scrape.clone(), metrics.clone());
+        Box::pin(async move { scrape.refresh(&metrics).await })
     })
 }
 
@@ -148,11 +168,12 @@ mod tests {
 
     #[test]
     fn what_stands_on_the_command_line_reaches_the_engine() {
-        let line = "x --strategy overlap --rule-matching keep --confirm-timeout 1m30s --state-dir /s --falco /f \
+        let line = "x --alert-owners false --most-matches 7 --strategy overlap --rule-matching keep --confirm-timeout 1m30s --state-dir /s --falco /f \
                     -- /usr/bin/falco -c /s/falco.yaml -o a=b";
         let options = Line::parse_from(line.split_whitespace()).args.options();
         assert_eq!((options.strategy, options.rule_matching), (Strategy::Overlap, RuleMatching::Keep));
         assert_eq!(options.confirm_timeout, Duration::from_secs(90));
+        assert_eq!((options.alert_owners, options.most_matches), (false, 7));
         assert_eq!(options.command, ["/usr/bin/falco", "-c", "/s/falco.yaml", "-o", "a=b"]);
         assert_eq!(options.program(), PathBuf::from("/f"));
     }

@@ -16,8 +16,8 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{runtime, shutdown_on_signals};
-use crate::controller::{self, Options, Policies, Watched, metrics::ControllerMetrics};
+use super::{runtime, shutdown_on_signals, webhook};
+use crate::controller::{self, Options, Policies, Reader, Watched, metrics::ControllerMetrics};
 use crate::machine::{self, Wave};
 use crate::render;
 use crate::telemetry::{self, Readiness, Telemetry};
@@ -60,7 +60,7 @@ fn fallback_name() -> String {
 }
 
 impl Common {
-    fn options(&self, cleanup: bool) -> Options {
+    fn options(&self, most_namespaces: usize, cleanup: bool) -> Options {
         Options {
             namespace: self.namespace.clone(),
             pod_name: self.pod_name.clone(),
@@ -70,6 +70,7 @@ impl Common {
             },
             daemon_sets: self.agent_daemonset.iter().cloned().collect::<BTreeSet<_>>(),
             lease_name: self.lease_name.clone(),
+            most_namespaces,
             accept_assumed: self.accept_assumed,
             cleanup,
         }
@@ -84,6 +85,9 @@ pub struct Args {
     /// Where to serve metrics and probes
     #[arg(long, env = "FALCO_OPERATOR_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
     listen: SocketAddr,
+    /// For how many namespaces there are metrics of their own, by name; 0 turns those off
+    #[arg(long, env = "FALCO_OPERATOR_MOST_NAMESPACES", default_value_t = 500, value_name = "COUNT")]
+    most_namespaces: usize,
     /// File with the policy for rules, as YAML
     #[arg(long, env = "FALCO_OPERATOR_POLICY", value_name = "FILE")]
     policy: Option<PathBuf>,
@@ -102,6 +106,8 @@ pub struct Args {
     /// How long a wave may take; nodes that said nothing until then are not waited for
     #[arg(long, env = "FALCO_OPERATOR_ROLLOUT_DEADLINE", default_value = "5m", value_name = "DURATION", value_parser = duration)]
     rollout_deadline: Duration,
+    #[command(flatten)]
+    webhook: webhook::Args,
 }
 
 /// A duration as Kubernetes writes it: `90s`, `5m`, `1h30m`.
@@ -143,11 +149,24 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
         // The probes and metrics go on until the last write is done.
         let done = CancellationToken::new();
+        let client = controller::client().await?;
+        let (reader, questions) = Reader::new();
+        let parts = webhook::Parts {
+            client: &client,
+            namespace: &args.common.namespace,
+            policy: &policies.render,
+            registry: &registry,
+            readiness: &readiness,
+        };
+        let webhook = webhook::start(&args.webhook, parts, reader, shutdown.clone()).await?;
         let telemetry = Telemetry { registry, readiness, refresh: None };
         let server = tokio::spawn(telemetry::run(listener, telemetry, done.clone()));
-        let client = controller::client().await?;
         tracing::info!(listen = %args.listen, version = env!("CARGO_PKG_VERSION"), "the controller starts");
-        controller::run(client, args.common.options(false), policies, metrics, gate, shutdown).await;
+        let options = args.common.options(args.most_namespaces, false);
+        controller::run(client, options, policies, metrics, gate, questions, shutdown).await;
+        if let Some(webhook) = webhook {
+            webhook.await.context("the task of the webhook ended badly")??;
+        }
         done.cancel();
         server.await.context("the task of the metrics ended badly")?;
         tracing::info!("the controller has stopped");
@@ -190,10 +209,12 @@ pub fn cleanup(args: &CleanupArgs) -> anyhow::Result<ExitCode> {
         let registry = telemetry::registry().context("the metrics can't be set up")?;
         let metrics = ControllerMetrics::register(&registry).context("the metrics can't be set up")?;
         let gate = Readiness::default().gate("caches");
-        let options = args.common.options(true);
+        let options = args.common.options(0, true);
         let stop = shutdown.child_token();
         let withdrawn = {
-            let run = controller::run(client.clone(), options, Policies::default(), metrics, gate, stop.clone());
+            let (_, questions) = Reader::new();
+            let run =
+                controller::run(client.clone(), options, Policies::default(), metrics, gate, questions, stop.clone());
             tokio::pin!(run);
             tokio::select! {
                 () = &mut run => true,

@@ -9,6 +9,7 @@ mod install;
 pub mod reference;
 mod runtime;
 mod status;
+mod webhook;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -30,7 +31,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Run the controller: from rules to the files that nodes load, and back to the rules' status
-    Controller(controller::Args),
+    Controller(Box<controller::Args>),
     /// Run a node's agent: load the files that the controller hands out into Falco, and report what is proved to run
     #[command(alias = "supervise")]
     Agent(agent::Args),

@@ -1,14 +1,18 @@
 //! How many there are of what.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::index::Index;
-use super::metrics::{ControllerMetrics, ITEM_PHASES, item_phase_name};
+use super::index::{Index, Space};
+use super::metrics::{AWAY, ControllerMetrics, FAULTS, ITEM_PHASES, item_phase_name};
 use crate::api::{ItemPhase, Phase, Reason};
 use crate::machine::{Away, Standing};
+use crate::telemetry::metrics::show;
 
-/// Sets the gauges that count what the index holds.
-pub(super) fn count(index: &Index, metrics: &ControllerMetrics) {
+/// Of so many catalogues it is told how many nodes name them.
+const CATALOGS: usize = 20;
+
+/// Sets the gauges that count what the index holds; those by namespace for so many namespaces.
+pub(super) fn count(index: &Index, metrics: &ControllerMetrics, most_namespaces: usize) {
     let mut phases: BTreeMap<&str, i64> = Phase::ALL.iter().map(|phase| (phase.name(), 0)).collect();
     let mut rules: BTreeMap<&str, i64> = ITEM_PHASES.iter().map(|phase| (item_phase_name(*phase), 0)).collect();
     let mut reasons: BTreeMap<&str, i64> = Reason::ALL.iter().map(|reason| (reason.name(), 0)).collect();
@@ -55,7 +59,54 @@ pub(super) fn count(index: &Index, metrics: &ControllerMetrics) {
     nodes.with_label_values(&["available"]).set(standing(&|it| it == Standing::Available));
     nodes.with_label_values(&["unproved"]).set(standing(&unproved));
     metrics.catalogs.set(index.in_use.len() as i64);
+    let mut named: BTreeMap<Vec<String>, i64> = BTreeMap::new();
+    for catalog in index.offers.values() {
+        *named.entry(vec![catalog.clone()]).or_default() += 1;
+    }
+    show(&metrics.catalog_nodes, &named.into_iter().take(CATALOGS).collect());
+    for away in AWAY {
+        let count = standing(&|standing| matches!(standing, Standing::Away(why, _) if why == *away));
+        metrics.nodes_away.with_label_values(&[away.name()]).set(count);
+    }
+    for (fault, name) in FAULTS {
+        let count = index.nodes.faults().filter(|it| it == fault).count();
+        metrics.node_refusals.with_label_values(&[name]).set(count as i64);
+    }
+    let told = index.spaces.iter().filter(|(_, space)| space.has_items() || !space.rules_files.is_empty());
+    by_namespace(told.take(most_namespaces), metrics);
     for (kind, count) in index.undecodable() {
         metrics.undecodable_objects.with_label_values(&[kind]).set(count as i64);
     }
+}
+
+fn by_namespace<'a>(spaces: impl Iterator<Item = (&'a String, &'a Space)>, metrics: &ControllerMetrics) {
+    let (mut phases, mut rules, mut nodes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    for (namespace, space) in spaces {
+        let key = |word: &str| vec![namespace.clone(), word.to_owned()];
+        if let Some(status) = space.rules_files.get(namespace).and_then(|file| file.status.as_ref()) {
+            phases.insert(key(status.phase.name()), 1);
+            let counts = status.nodes.unwrap_or_default();
+            let states = [
+                ("desired", counts.desired),
+                ("available", counts.available),
+                ("loaded", counts.loaded),
+                ("unproved", counts.unproved),
+                ("failed", counts.failed),
+            ];
+            nodes.extend(states.map(|(state, count)| (key(state), i64::from(count))));
+        }
+        for item in space.rules.values() {
+            let phase = item.object.status.as_ref().and_then(|status| status.phase).unwrap_or(ItemPhase::Pending);
+            *rules.entry(key(item_phase_name(phase))).or_default() += 1;
+        }
+    }
+    show(&metrics.namespace_phase, &phases);
+    show(&metrics.namespace_rules, &rules);
+    show(&metrics.namespace_nodes, &nodes);
+}
+
+/// The nodes whose report was found to contradict itself.
+pub(super) fn drifted(index: &Index) -> BTreeSet<String> {
+    let drifted = |standing| matches!(standing, Standing::Away(Away::Drifted, _));
+    index.nodes.standings().filter(|(_, standing)| drifted(*standing)).map(|(name, _)| name.to_owned()).collect()
 }

@@ -18,6 +18,7 @@ use super::lease::{self, Candidate, Lead};
 use super::metrics::ControllerMetrics;
 use super::plan::{Policies, Work};
 use super::queue::{Queue, Ripe, Touch};
+use super::reader::Questions;
 use super::watch::{self, Change, Watched};
 use crate::api::Reason;
 use crate::machine::{EventReason, Nodes, Refresh};
@@ -29,8 +30,13 @@ const KINDS: usize = 11;
 const AT_ONCE: usize = 16;
 /// How long numbers that move with a rollout may wait, so that many reports become one write.
 const SOON: Duration = Duration::from_millis(500);
-/// How long numbers that move because nodes join or leave wait at least, and over how long they are spread after that.
-const LAZY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(570));
+/// How long numbers that move because nodes join or leave wait at least.
+const LAZY: Duration = Duration::from_secs(3);
+/// After that they are spread so that this is the time from one namespace to the next, whatever the number of namespaces:
+/// what one node more or less may cost the API server.
+const LAZY_EACH: Duration = Duration::from_millis(100);
+/// The longest time over which they are spread.
+const LAZY_SPREAD: Duration = Duration::from_secs(590);
 /// How long a catalogue that no live node names is kept.
 const CATALOG_KEPT: Duration = Duration::from_secs(3600);
 /// How long writes under way may take after the shutdown began.
@@ -49,6 +55,8 @@ pub struct Options {
     pub daemon_sets: BTreeSet<String>,
     /// The name of the lease.
     pub lease_name: String,
+    /// For how many namespaces there are metrics of their own.
+    pub most_namespaces: usize,
     /// Whether a proof that is only assumed counts.
     pub accept_assumed: bool,
     /// Whether to withdraw all that nodes load and end, whatever developers wrote.
@@ -72,11 +80,13 @@ enum Task {
 
 /// What the metrics want to know of a piece of work.
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools)]
 struct News {
     rolling: bool,
     back: Option<Reason>,
     loaded: bool,
     bundle: bool,
+    degraded: bool,
 }
 
 impl News {
@@ -86,19 +96,21 @@ impl News {
             rolling: has(EventReason::RollingOut),
             back: has(EventReason::RollingBack).then_some(work.reason),
             loaded: has(EventReason::Loaded),
+            degraded: has(EventReason::Degraded),
             bundle: work.actions.iter().any(|action| matches!(action, crate::machine::Action::WriteBundle(_))),
         }
     }
 }
 
 /// Runs a controller until `shutdown`; with [`Options::cleanup`] until nothing is left, which is the only way in which it
-/// ends by itself.
+/// ends by itself. `questions` are answered from the index for as long as somebody may ask.
 pub async fn run(
     client: Client,
     options: Options,
     policies: Policies,
     metrics: ControllerMetrics,
     gate: Gate,
+    questions: Questions,
     shutdown: CancellationToken,
 ) {
     let lead = Lead::default();
@@ -136,12 +148,19 @@ pub async fn run(
         later: BTreeMap::new(),
         judge_at: None,
         edits: HashMap::new(),
+        measured: HashMap::new(),
+        drifted: BTreeSet::new(),
+        most_namespaces: options.most_namespaces,
         catalogs: HashMap::new(),
         gauges_at: None,
         leading: false,
+        questions,
     };
     controller.serve(changes, written, lead, options.cleanup, &shutdown).await;
-    let last = async { while controller.tasks.join_next().await.is_some() {} };
+    let Controller { index, policies, questions, mut tasks, .. } = controller;
+    // API servers go on asking for a while.
+    tokio::spawn(questions.rest(index, policies));
+    let last = async { while tasks.join_next().await.is_some() {} };
     if timeout(LAST_WRITES, last).await.is_err() {
         tracing::warn!("writes were still under way at the end; the next leader goes on from what they have done");
     }
@@ -168,10 +187,16 @@ struct Controller {
     judge_at: Option<Instant>,
     /// Since when the newest edit of a namespace that is not loaded has been known.
     edits: HashMap<String, Instant>,
+    /// The newest edit of each namespace of which it was measured how long it took, so that none is measured twice.
+    measured: HashMap<String, Timestamp>,
+    /// Nodes whose report contradicts itself.
+    drifted: BTreeSet<String>,
+    most_namespaces: usize,
     /// Since when no live node names a catalogue.
     catalogs: HashMap<String, Instant>,
     gauges_at: Option<Instant>,
     leading: bool,
+    questions: Questions,
 }
 
 impl Controller {
@@ -209,6 +234,9 @@ impl Controller {
                     self.lead(leads);
                 }
                 Some(seen) = written.recv() => self.index.written(seen),
+                Some(question) = self.questions.next() => {
+                    question.answer(self.ready().then_some(&self.index), &self.policies);
+                }
                 Some(done) = self.tasks.join_next_with_id() => {
                     // What it wrote is in the channel already.
                     while let Ok(seen) = written.try_recv() {
@@ -226,6 +254,7 @@ impl Controller {
                         tracing::error!("all watches have ended");
                         return;
                     }
+                    self.gauges_soon(Instant::now());
                     for change in batch.drain(..) {
                         if change.is_list() && self.known.insert(change.kind()) && self.known.len() == KINDS {
                             tracing::info!("all caches are filled");
@@ -280,9 +309,6 @@ impl Controller {
         let timestamp = Timestamp::now();
         let touched = self.index.touched(timestamp);
         self.judge_at = touched.look_again.map(|at| instant(at, timestamp, now));
-        if !touched.namespaces.is_empty() {
-            self.gauges_soon(now);
-        }
         if !self.leading {
             return;
         }
@@ -316,6 +342,7 @@ impl Controller {
             self.queue.forget(namespace);
             self.later.remove(namespace);
             self.edits.remove(namespace);
+            self.measured.remove(namespace);
             return;
         };
         if due.is_some() {
@@ -356,9 +383,10 @@ impl Controller {
                 // Spread over the time, so that a node that joins does not make all namespaces write at once.
                 let mut hasher = DefaultHasher::new();
                 namespace.hash(&mut hasher);
-                let (least, spread) = LAZY;
+                let count = u32::try_from(self.index.spaces.len()).unwrap_or(u32::MAX);
+                let spread = LAZY_EACH.saturating_mul(count).min(LAZY_SPREAD);
                 let spread = u64::try_from(spread.as_millis()).unwrap_or(1).max(1);
-                now + least + Duration::from_millis(hasher.finish() % spread)
+                now + LAZY + Duration::from_millis(hasher.finish() % spread)
             }
             _ => now + SOON,
         };
@@ -421,7 +449,16 @@ impl Controller {
         if news.loaded
             && let Some(since) = self.edits.remove(namespace)
         {
-            self.metrics.apply_to_loaded_seconds.observe((now - since).as_secs_f64());
+            self.metrics.seen_to_loaded_seconds.observe((now - since).as_secs_f64());
+            let known = self.measured.get(namespace);
+            if let Some(at) = self.index.edited_at(namespace).filter(|at| known.is_none_or(|known| at > known)) {
+                let took = Timestamp::now().duration_since(at).as_secs_f64().max(0.0);
+                self.metrics.apply_to_loaded_seconds.observe(took);
+                self.measured.insert(namespace.to_owned(), at);
+            }
+        }
+        if news.degraded {
+            self.metrics.drifts_total.with_label_values(&["namespace"]).inc();
         }
     }
 
@@ -462,7 +499,11 @@ impl Controller {
         self.metrics.queue_age_seconds.set(age.as_secs_f64());
         if self.gauges_at.is_some_and(|at| now >= at) {
             self.gauges_at = None;
-            gauges::count(&self.index, &self.metrics);
+            gauges::count(&self.index, &self.metrics, self.most_namespaces);
+            let drifted = gauges::drifted(&self.index);
+            let new = drifted.difference(&self.drifted).count() as u64;
+            self.metrics.drifts_total.with_label_values(&["node"]).inc_by(if self.leading { new } else { 0 });
+            self.drifted = drifted;
         }
     }
 }

@@ -6,7 +6,8 @@ use futures::{StreamExt, TryStreamExt, pin_mut};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, PartialObjectMeta};
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
@@ -187,7 +188,7 @@ fn spawn<K, T>(
     let to = to.clone();
     tokio::spawn(async move {
         let stream = watcher(api, config).default_backoff().modify(|object| {
-            object.meta_mut().managed_fields = None;
+            remember_edit(object.meta_mut());
             if let Some(annotations) = &mut object.meta_mut().annotations {
                 annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
             }
@@ -223,9 +224,48 @@ fn spawn<K, T>(
     });
 }
 
+/// Of what the API server tells of who wrote an object, only when that was last, writes to the status not counted.
+fn remember_edit(meta: &mut ObjectMeta) {
+    let edits = meta.managed_fields.take().unwrap_or_default().into_iter();
+    let edits = edits.filter(|entry| entry.subresource.as_deref().unwrap_or_default().is_empty());
+    let last = edits.filter_map(|entry| entry.time).max_by_key(|time| time.0);
+    meta.managed_fields =
+        last.map(|time| vec![ManagedFieldsEntry { time: Some(time), ..ManagedFieldsEntry::default() }]);
+}
+
+/// When the author wrote an object last, in whole seconds, of an object that a watch of ours has shown.
+pub(super) fn edited_at(meta: &ObjectMeta) -> Option<Timestamp> {
+    let written = meta.managed_fields.iter().flatten().filter_map(|entry| entry.time.as_ref()).map(|time| time.0);
+    written.chain(meta.creation_timestamp.as_ref().map(|time| time.0)).max()
+}
+
 /// Whether the API server can stream the first list of a watch: since 1.34 they all do.
 pub async fn streams(client: &Client) -> bool {
     let version = tokio::time::timeout(Duration::from_secs(5), client.apiserver_version()).await;
     let Ok(Ok(version)) = version else { return false };
     version.minor.trim_end_matches('+').parse::<u32>().is_ok_and(|minor| minor >= 34)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    #[test]
+    fn of_who_wrote_an_object_only_the_author_s_last_time_is_kept() {
+        let time = |second| Some(Time(Timestamp::from_second(second).unwrap()));
+        let entry = |second, subresource: Option<&str>| ManagedFieldsEntry {
+            manager: Some("kubectl".into()),
+            subresource: subresource.map(str::to_owned),
+            time: time(second),
+            ..ManagedFieldsEntry::default()
+        };
+        let mut meta = ObjectMeta { creation_timestamp: time(10), ..ObjectMeta::default() };
+        remember_edit(&mut meta);
+        assert_eq!((meta.managed_fields.as_ref(), edited_at(&meta)), (None, Timestamp::from_second(10).ok()));
+        meta.managed_fields = Some(vec![entry(20, None), entry(40, Some("status")), entry(30, Some(""))]);
+        remember_edit(&mut meta);
+        assert_eq!(edited_at(&meta), Timestamp::from_second(30).ok());
+        assert!(meta.managed_fields.is_some_and(|entries| entries.len() == 1 && entries[0].manager.is_none()));
+    }
 }

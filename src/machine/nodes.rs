@@ -9,7 +9,7 @@ use std::{
 use k8s_openapi::jiff::Timestamp;
 
 use super::{NamespaceNodes, NodeVerdict, later, sum::Sum};
-use crate::api::{FalcoNodeStatus, NONE, NodeNamespace, Proof};
+use crate::api::{FalcoNodeStatus, Fault, NONE, NodeNamespace, Proof};
 
 /// How long a node that stops being available counts as it last did.
 const GRACE: Duration = Duration::from_secs(120);
@@ -345,6 +345,13 @@ impl Nodes {
                 .map(|(name, node)| verdict(name, node, namespace, settled))
                 .collect(),
         }
+    }
+
+    /// The faults of which available nodes tell, one for each node and namespace.
+    pub fn faults(&self) -> impl Iterator<Item = Fault> {
+        let available = self.nodes.values().filter(|node| node.standing == Standing::Available);
+        let reports = available.filter_map(|node| node.report.as_ref());
+        reports.flat_map(|report| report.status.namespaces.iter().filter_map(|entry| entry.fault))
     }
 
     /// The catalogues that nodes which count name in their reports; where none counts, those that any node names.

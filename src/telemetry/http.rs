@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -41,8 +42,11 @@ pub struct Telemetry {
     /// What `/readyz` answers.
     pub readiness: Readiness,
     /// Called before each scrape, for what is known only when asked: ages, depths.
-    pub refresh: Option<Arc<dyn Fn() + Send + Sync>>,
+    pub refresh: Option<Refresh>,
 }
+
+/// What is done before each scrape.
+pub type Refresh = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 impl std::fmt::Debug for Telemetry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -53,10 +57,14 @@ impl std::fmt::Debug for Telemetry {
 /// Serves `/metrics`, `/healthz` and `/readyz` until `shutdown`, then lets open requests finish for a few seconds.
 pub async fn run(listener: TcpListener, telemetry: Telemetry, shutdown: CancellationToken) {
     let telemetry = Arc::new(telemetry);
-    serve(listener, None, move |request| std::future::ready(route(&telemetry, &request)), shutdown).await;
+    let handler = move |request| {
+        let telemetry = Arc::clone(&telemetry);
+        async move { route(&telemetry, &request).await }
+    };
+    serve(listener, None, handler, shutdown).await;
 }
 
-fn route(telemetry: &Telemetry, request: &Request<Incoming>) -> Answer {
+async fn route(telemetry: &Telemetry, request: &Request<Incoming>) -> Answer {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return answer(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET and HEAD are answered\n");
     }
@@ -72,7 +80,7 @@ fn route(telemetry: &Telemetry, request: &Request<Incoming>) -> Answer {
         }
         "/metrics" => {
             if let Some(refresh) = &telemetry.refresh {
-                refresh();
+                refresh().await;
             }
             match TextEncoder::new().encode_to_string(&telemetry.registry.gather()) {
                 Ok(text) => answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text),
@@ -188,7 +196,10 @@ mod tests {
         let registry = super::super::registry().unwrap();
         let asked = prometheus::IntCounter::new("asked_total", "Scrapes.").unwrap();
         registry.register(Box::new(asked.clone())).unwrap();
-        let refresh: Arc<dyn Fn() + Send + Sync> = Arc::new(move || asked.inc());
+        let refresh: Refresh = Arc::new(move || {
+            let asked = asked.clone();
+            Box::pin(async move { asked.inc() })
+        });
         let stop = CancellationToken::new();
         let server =
             tokio::spawn(run(listener, Telemetry { registry, readiness, refresh: Some(refresh) }, stop.clone()));

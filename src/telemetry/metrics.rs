@@ -1,6 +1,9 @@
 //! The `metrics!` macro: one table of metric families, from which come the struct that the code holds, the registration,
 //! the label values that show before the first event, and the reference page of the docs.
 
+use std::collections::{BTreeMap, HashMap};
+
+use prometheus::core::Collector as _;
 use prometheus::{IntGaugeVec, Opts, Registry};
 
 /// Buckets for what takes from a moment to minutes: reloads, rollouts.
@@ -67,6 +70,24 @@ pub fn combinations(labels: &[Label]) -> Vec<Vec<&'static str>> {
             })
             .collect()
     })
+}
+
+/// Makes a gauge, whose label values come from the cluster, show these series and no others, by the values of its labels
+/// in their order. At no moment is one missing that stays.
+pub fn show(gauge: &IntGaugeVec, series: &BTreeMap<Vec<String>, i64>) {
+    for (values, value) in series {
+        gauge.with_label_values(values).set(*value);
+    }
+    let names: Vec<String> = gauge.desc().first().map(|desc| desc.variable_labels.clone()).unwrap_or_default();
+    for metric in gauge.collect().iter().flat_map(prometheus::proto::MetricFamily::get_metric) {
+        let labels: HashMap<&str, &str> = metric.get_label().iter().map(|it| (it.name(), it.value())).collect();
+        let values: Vec<String> =
+            names.iter().filter_map(|name| labels.get(name.as_str()).map(ToString::to_string)).collect();
+        if !series.contains_key(&values) {
+            // It was there a moment ago; if somebody else took it away, it is away.
+            let _ = gauge.remove_label_values(&values);
+        }
+    }
 }
 
 /// A registry with what every process has: the process' own metrics and the build's version.
@@ -287,6 +308,22 @@ pub(crate) mod tests {
         }
         assert!(Sample::register(&registry).is_err(), "a family can't be registered twice");
         assert_eq!(lint(&Sample::table()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn series_of_what_is_gone_go() {
+        let gauge = IntGaugeVec::new(Opts::new("x", "X."), &["zone", "app"]).unwrap();
+        let series = |all: &[(&str, &str, i64)]| {
+            show(&gauge, &all.iter().map(|(zone, app, value)| (vec![(*zone).into(), (*app).into()], *value)).collect());
+            let metrics = gauge.collect().remove(0).take_metric();
+            let mut found: Vec<_> =
+                metrics.iter().map(|it| (it.get_label()[0].value().to_owned(), it.get_gauge().get_value())).collect();
+            found.sort_by(|a, b| a.partial_cmp(b).unwrap());
+            found
+        };
+        assert_eq!(series(&[("z", "a", 1), ("z", "b", 2)]), [("a".to_owned(), 1.0), ("b".to_owned(), 2.0)]);
+        assert_eq!(series(&[("z", "b", 3), ("z", "c", 4)]), [("b".to_owned(), 3.0), ("c".to_owned(), 4.0)]);
+        assert_eq!(series(&[]), []);
     }
 
     #[test]

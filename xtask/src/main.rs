@@ -1,9 +1,11 @@
 //! The project's own tasks.
 
 mod bench;
+mod dashboards;
 mod demo;
 #[cfg(test)]
 mod docs;
+mod pictures;
 mod schemas;
 mod steps;
 mod test;
@@ -31,6 +33,10 @@ enum Task {
     Test(test::Args),
     /// Measures the product in a real cluster: times, API writes, memory.
     Bench(bench::Args),
+    /// Writes Grafana's dashboards into grafana/, from their tables.
+    Dashboards,
+    /// Draws the dashboards into docs/images, from what the tests' Prometheus answered.
+    Pictures,
     /// Writes the trimmed schemas of the oldest Kubernetes that the chart is checked against (needs Go).
     Schemas,
     /// Builds the pinned tools into the cache, as far as they are not there yet.
@@ -49,6 +55,8 @@ fn main() -> Result<ExitCode> {
         Task::Demo(args) => demo::run(&args)?,
         Task::Test(args) => return test::run(&args),
         Task::Bench(args) => bench::run(&args)?,
+        Task::Dashboards => dashboards::write()?,
+        Task::Pictures => pictures::run()?,
         Task::Schemas => schemas::run()?,
         Task::Tools { prometheus, adopt: from } => {
             let mut wanted = Tool::CLUSTER.to_vec();

@@ -26,6 +26,7 @@ struct Sum {
 pub fn run(args: &Args) -> Result<ExitCode> {
     let begun = Instant::now();
     Tools::ensure(Tool::CLUSTER)?;
+    Tools::ensure(Tool::PROMETHEUS)?;
     line(true, "tools", "", begun);
     let begun = Instant::now();
     Product::build()?;

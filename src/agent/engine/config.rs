@@ -10,6 +10,8 @@ use sha2::{Digest, Sha256};
 use super::yaml::{self, Overlay};
 use super::{RuleMatching, edit};
 
+const APPEND_OUTPUT: &str = "append_output";
+
 /// Why nothing can be made of a base configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -57,6 +59,8 @@ pub struct Base {
     key: &'static str,
     /// Whether a file of `config_files` sets that key, so that only one behind all of them has the last word.
     included: bool,
+    /// The same of `append_output`.
+    outputs_included: bool,
     /// The rules files and folders of the merged configuration, in order.
     entries: Vec<String>,
     /// The rules files that those stand for, in order of loading.
@@ -80,6 +84,36 @@ pub struct Addition<'a> {
     pub trigger: &'a str,
     /// Where the file lies that a base with its own included rules files needs.
     pub include: &'a str,
+    /// Whose rules they are, for the alerts.
+    pub owners: &'a [Owner<'a>],
+}
+
+/// Whose a rule is.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner<'a> {
+    /// The name that Falco knows it by.
+    pub rule: &'a str,
+    /// The namespace that it comes from.
+    pub namespace: &'a str,
+    /// The `FalcoRule` there.
+    pub object: &'a str,
+}
+
+impl Owner<'_> {
+    /// The entry of `append_output` that puts two constants into `output_fields` of this rule's alerts; `None` for what
+    /// Falco would not take as it stands: a `%` in a constant makes it refuse all rules, `${` would be replaced.
+    fn entry(&self) -> Option<Value> {
+        let constant = |text: &str| !text.is_empty() && !text.contains(['%', '$']);
+        if !constant(self.namespace) || !constant(self.object) || self.rule.is_empty() || self.rule.contains("${") {
+            return None;
+        }
+        let pair = |key: &str, value: &str| Value::Mapping(Mapping::from_iter([(key.into(), value.into())]));
+        let fields = vec![pair("falcorule.namespace", self.namespace), pair("falcorule.name", self.object)];
+        Some(Value::Mapping(Mapping::from_iter([
+            ("match".into(), pair("rule", self.rule)),
+            ("extra_fields".into(), Value::Sequence(fields)),
+        ])))
+    }
 }
 
 /// A clone of the base configuration.
@@ -109,7 +143,7 @@ impl Base {
         let text = read(main, &mut digest)?;
         let mut merged = parse(main, &text)?;
         let mut watched = vec![main.to_path_buf()];
-        let mut included = false;
+        let (mut included, mut outputs_included) = (false, false);
         for (path, overlay) in includes(&merged) {
             watched.push(path.clone());
             let files = if path.is_dir() { regular_files(&path) } else { vec![path] };
@@ -119,6 +153,7 @@ impl Base {
                     return Err(ConfigError::NestedIncludes { path: file });
                 }
                 included |= map.contains_key("rules_files") || map.contains_key("rules_file");
+                outputs_included |= map.contains_key(APPEND_OUTPUT);
                 yaml::merge(&mut merged, map, overlay);
             }
         }
@@ -151,13 +186,13 @@ impl Base {
             hashes.push((base_name(file), hash));
         }
         let fingerprint = hex::encode(digest.finalize());
-        Ok(Self { text, merged, key, included, entries, rules_files, watched, fingerprint, hashes })
+        Ok(Self { text, merged, key, included, outputs_included, entries, rules_files, watched, fingerprint, hashes })
     }
 
     /// What of the base decides how its clone looks.
     pub fn inputs(&self) -> Vec<&str> {
-        let own = if self.included { "included" } else { "listed" };
-        let mut inputs = vec![self.text.as_str(), self.key, own];
+        let own = |included| if included { "included" } else { "listed" };
+        let mut inputs = vec![self.text.as_str(), self.key, own(self.included), own(self.outputs_included)];
         if self.replaces() {
             inputs.extend(self.entries.iter().map(String::as_str));
         }
@@ -172,16 +207,33 @@ impl Base {
     /// The clone that a set holds: everything is kept, and the rules files of the set come after the base's.
     pub fn clone_with(&self, addition: &Addition<'_>) -> Result<Composed, serde_yaml::Error> {
         let ours = addition.files.iter().map(String::as_str).chain([addition.trigger]);
+        let owners = self.outputs(addition.owners);
         let text = self.text.strip_prefix('\u{feff}').unwrap_or(&self.text);
         let note = format!(
             "# falco-operator: set {}. Written anew for each set; the file to edit is the base falco.yaml.\n",
             addition.id
         );
-        if !self.included {
-            let ours: Vec<Value> = ours.map(Value::from).collect();
-            return Ok(Composed { main: note + &edit::append(text, self.key, &ours)?, include: None });
-        }
+        let mut main = text.to_owned();
+        let mut include = Mapping::new();
         let replaces = self.replaces();
+        if self.included {
+            let base = self.entries.iter().map(String::as_str).filter(|_| replaces);
+            include.insert(self.key.into(), Value::Sequence(base.chain(ours).map(Value::from).collect()));
+        } else {
+            main = edit::append(&main, self.key, &ours.map(Value::from).collect::<Vec<_>>())?;
+        }
+        if !owners.is_empty() {
+            if self.outputs_included {
+                let base = self.merged.get(APPEND_OUTPUT).and_then(Value::as_sequence).filter(|_| replaces);
+                let all = base.into_iter().flatten().cloned().chain(owners).collect();
+                include.insert(APPEND_OUTPUT.into(), Value::Sequence(all));
+            } else {
+                main = edit::append(&main, APPEND_OUTPUT, &owners)?;
+            }
+        }
+        if include.is_empty() {
+            return Ok(Composed { main: note + &main, include: None });
+        }
         let entry = if replaces {
             let mut entry = Mapping::new();
             entry.insert("path".into(), addition.include.into());
@@ -190,11 +242,14 @@ impl Base {
         } else {
             Value::from(addition.include)
         };
-        let base = self.entries.iter().map(String::as_str).filter(|_| replaces);
-        let mut include = Mapping::new();
-        include.insert(self.key.into(), Value::Sequence(base.chain(ours).map(Value::from).collect()));
         let include = format!("# falco-operator: set {}.\n{}", addition.id, serde_yaml::to_string(&include)?);
-        Ok(Composed { main: note + &edit::append(text, "config_files", &[entry])?, include: Some(include) })
+        Ok(Composed { main: note + &edit::append(&main, "config_files", &[entry])?, include: Some(include) })
+    }
+
+    /// What alerts are to say of these owners; nothing where the base has something else than a list there.
+    fn outputs(&self, owners: &[Owner<'_>]) -> Vec<Value> {
+        let list = self.merged.get(APPEND_OUTPUT).is_none_or(|value| value.is_sequence() || value.is_null());
+        owners.iter().filter(|_| list).filter_map(Owner::entry).collect()
     }
 
     /// Where the page of metrics will be if Falco is started with [`Self::options`].

@@ -29,7 +29,7 @@ impl Driver {
     }
 
     async fn check_files(&mut self, files: &BTreeMap<String, RulesText>, base: &Base) -> Turn<(Set, Verdict)> {
-        let set = self.store.write(base, files, self.options.most_files).map_err(storage)?;
+        let set = self.store.write(base, files, self.options.shape()).map_err(storage)?;
         let verdict = self.check(&set, base).await;
         Ok((set, verdict))
     }

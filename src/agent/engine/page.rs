@@ -21,6 +21,10 @@ const RULES: &str = "falcosecurity_falco_sha256_rules_files_info";
 const CONFIGS: &str = "falcosecurity_falco_sha256_config_files_info";
 const RELOADED: &str = "falcosecurity_falco_reload_timestamp_nanoseconds";
 const VERSION: &str = "falcosecurity_falco_version_info";
+const MATCHES: &str = "falcosecurity_falco_rules_matches_total";
+const EVENTS: &str = "falcosecurity_scap_n_evts_total";
+const DROPPED: &str = "falcosecurity_scap_n_drops_total";
+const OUTPUTS_DROPPED: &str = "falcosecurity_falco_outputs_queue_num_drops_total";
 
 /// Why a page can't be had.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +51,21 @@ pub struct Page {
     pub rules: Vec<(String, String)>,
     /// The same of each configuration file.
     pub configs: Vec<(String, String)>,
+    /// What it has counted since then.
+    pub counts: Counts,
+}
+
+/// What Falco counts anew after each load.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Matches of each rule that matched, by its name.
+    pub matches: BTreeMap<String, u64>,
+    /// System calls and other events that the kernel gave it.
+    pub events: u64,
+    /// Those that were lost before it saw them.
+    pub events_dropped: u64,
+    /// Alerts that were lost because an output was too slow.
+    pub outputs_dropped: u64,
 }
 
 /// Reads the page.
@@ -112,6 +131,17 @@ impl Page {
                 if reloaded.replace(value).is_some() {
                     return Err(malformed());
                 }
+            } else if let Some(rest) = line.strip_prefix(MATCHES) {
+                // Nothing is proved by a count, so that one which can't be read spoils no page.
+                if let Some((name, count)) = matches(rest) {
+                    *page.counts.matches.entry(name.to_owned()).or_default() += count;
+                }
+            } else if let Some(rest) = line.strip_prefix(EVENTS) {
+                page.counts.events += count(rest);
+            } else if let Some(rest) = line.strip_prefix(DROPPED) {
+                page.counts.events_dropped += count(rest);
+            } else if let Some(rest) = line.strip_prefix(OUTPUTS_DROPPED) {
+                page.counts.outputs_dropped += count(rest);
             } else if let Some(rest) = line.strip_prefix(VERSION) {
                 page.version =
                     rest.strip_prefix("{version=\"").and_then(|rest| rest.split('"').next()).map(str::to_owned);
@@ -147,6 +177,19 @@ fn surplus(found: &[(String, String)], expected: &[(String, String)]) -> Option<
         *count = count.checked_sub(1)?;
     }
     Some(counts.into_iter().flat_map(|(file, count)| std::iter::repeat_n(file.clone(), count)).collect())
+}
+
+/// `{rule_name="…",priority="…",…} 5`: the name and the count. A name with a quote can't be told from what follows it;
+/// no `FalcoRule` has one.
+fn matches(labels: &str) -> Option<(&str, u64)> {
+    let (name, rest) = labels.strip_prefix("{rule_name=\"")?.split_once("\",priority=\"")?;
+    Some((name, rest.rsplit_once("} ")?.1.parse().ok()?))
+}
+
+/// The number behind the name of a family, with labels or without; nothing where the name goes on.
+fn count(rest: &str) -> u64 {
+    let value = rest.strip_prefix(' ').or_else(|| rest.strip_prefix('{')?.rsplit_once("} ").map(|(_, value)| value));
+    value.and_then(|value| value.parse().ok()).unwrap_or(0)
 }
 
 /// `{file_name="…",sha256="…"} 1`, where the name may hold anything.
@@ -188,6 +231,19 @@ mod tests {
         assert_eq!(found.reloaded, 1_795_449_819_807_580_011);
         assert_eq!(found.rules, [("we ird\"q.yaml".to_owned(), HASH.to_owned())]);
         assert!(found.shows(&set(&[("we ird\"q.yaml", HASH)]), &[]));
+    }
+
+    #[test]
+    fn counts_are_read_and_one_that_cannot_be_spoils_nothing() {
+        let found = page(&format!(
+            "{MATCHES}{{rule_name=\"team-a/shell, in {{container}}\",priority=\"4\",source=\"syscall\",tag_x=\"true\"}} 5\n\
+             {MATCHES}{{rule_name=\"odd\"name\",priority=\"4\",source=\"syscall\"}} 2\n{MATCHES}{{\"}} x\n{MATCHES} 3\n\
+             {EVENTS} 1000\n{DROPPED}{{cpu=\"0\"}} 3\n{DROPPED}{{cpu=\"1\"}} 4\n{DROPPED}_of_sorts 9\n{OUTPUTS_DROPPED} 1\n"
+        ));
+        let counts = found.unwrap().counts;
+        let matches: Vec<_> = counts.matches.iter().map(|(name, count)| (name.as_str(), *count)).collect();
+        assert_eq!(matches, [("odd\"name", 2), ("team-a/shell, in {container}", 5)]);
+        assert_eq!((counts.events, counts.events_dropped, counts.outputs_dropped), (1000, 7, 1));
     }
 
     #[test]

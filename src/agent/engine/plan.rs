@@ -101,7 +101,7 @@ impl Plan {
         let mut owners: BTreeMap<String, String> = BTreeMap::new();
         let taken = |owners: &BTreeMap<String, String>, namespace: &str, text: &RulesText| {
             let other = |rule: &&String| owners.get(*rule).is_some_and(|owner| owner != namespace);
-            text.rules.iter().find(other).cloned()
+            text.rules.keys().find(other).cloned()
         };
         let held = |text: &RulesText, rule: &str| Held {
             hash: text.hash.clone(),
@@ -114,7 +114,7 @@ impl Plan {
                 self.held.entry(namespace).or_insert_with(|| held(&text, &rule));
                 continue;
             }
-            owners.extend(text.rules.iter().map(|rule| (rule.clone(), namespace.clone())));
+            owners.extend(text.rules.keys().map(|rule| (rule.clone(), namespace.clone())));
             self.settled.insert(namespace, text);
         }
         let mut waiting = trial;
@@ -127,7 +127,7 @@ impl Plan {
                     continue;
                 }
                 owners.retain(|_, owner| *owner != candidate.namespace);
-                owners.extend(candidate.text.rules.iter().map(|rule| (rule.clone(), candidate.namespace.clone())));
+                owners.extend(candidate.text.rules.keys().map(|rule| (rule.clone(), candidate.namespace.clone())));
                 self.candidates.push(candidate);
             }
             if still.len() == before || still.is_empty() {
@@ -170,7 +170,7 @@ mod tests {
     use crate::agent::WantedFile;
 
     fn text(hash: &str, rules: &[&str]) -> RulesText {
-        let rules = rules.iter().map(|rule| (*rule).to_owned()).collect();
+        let rules = rules.iter().map(|rule| ((*rule).to_owned(), format!("object-of-{rule}"))).collect();
         RulesText { hash: hash.into(), text: format!("# {hash}\n"), rules }
     }
 
@@ -196,7 +196,12 @@ mod tests {
     /// Rules that two of these files define.
     fn shared_names(files: &BTreeMap<String, RulesText>) -> BTreeSet<&str> {
         let mut seen = BTreeSet::new();
-        files.values().flat_map(|text| &text.rules).map(String::as_str).filter(|rule| !seen.insert(*rule)).collect()
+        files
+            .values()
+            .flat_map(|text| text.rules.keys())
+            .map(String::as_str)
+            .filter(|rule| !seen.insert(*rule))
+            .collect()
     }
 
     fn hashes(files: &BTreeMap<String, RulesText>) -> Vec<(&str, &str)> {

@@ -18,11 +18,11 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::config::{Addition, Base, Composed};
+use super::config::{Addition, Base, Composed, Owner};
 use crate::agent::RulesText;
 
 /// Part of a set's id: sets written by another version are other sets.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 const SETS: &str = ".sets";
 const CURRENT: &str = "current";
 const GOOD: &str = "good";
@@ -61,6 +61,15 @@ pub enum LockError {
     },
 }
 
+/// How sets are made of files.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// How many rules files Falco is given one by one.
+    pub most_files: usize,
+    /// Whether falco.yaml makes each alert say whose rule it comes from.
+    pub alert_owners: bool,
+}
+
 /// What a set holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Set {
@@ -84,7 +93,7 @@ struct Manifest {
 #[derive(Serialize, Deserialize)]
 struct ManifestFile {
     hash: String,
-    rules: Vec<String>,
+    rules: BTreeMap<String, String>,
 }
 
 impl Store {
@@ -166,9 +175,10 @@ impl Store {
     /// Writes a set, or finds it already written. Nothing outside of it changes.
     ///
     /// A file that the set in force has alike is linked, not written: with many namespaces that is what takes time.
-    pub fn write(&self, base: &Base, files: &BTreeMap<String, RulesText>, most_files: usize) -> io::Result<Set> {
-        let together = files.len() > most_files;
-        let id = id(&self.root, base, files, together);
+    pub fn write(&self, base: &Base, files: &BTreeMap<String, RulesText>, shape: Shape) -> io::Result<Set> {
+        let together = files.len() > shape.most_files;
+        let id = id(&self.root, base, files, together, shape.alert_owners);
+        let owners: Vec<Owner<'_>> = files.iter().filter(|_| shape.alert_owners).flat_map(owners).collect();
         let folder = self.set(&id);
         fs::create_dir_all(self.path(RELOAD))?;
         if let Some(set) = self.read(&id) {
@@ -182,7 +192,7 @@ impl Store {
             };
             let trigger = self.path(RELOAD).display().to_string();
             let include = include.display().to_string();
-            base.clone_with(&Addition { id: &id, files: &paths, trigger: &trigger, include: &include })
+            base.clone_with(&Addition { id: &id, files: &paths, trigger: &trigger, include: &include, owners: &owners })
                 .map_err(io::Error::other)
         };
         let live = self.path(CURRENT);
@@ -355,8 +365,14 @@ fn put_clone(clone: &Composed, put: &Put<'_>, main: &str, include: &str) -> io::
     Ok(hashes)
 }
 
+/// Whose each rule of a file is, as far as that is known.
+fn owners<'a>((namespace, file): (&'a String, &'a RulesText)) -> impl Iterator<Item = Owner<'a>> {
+    let known = file.rules.iter().filter(|(_, object)| !object.is_empty());
+    known.map(|(rule, object)| Owner { rule, namespace, object })
+}
+
 /// The hash of everything that decides what a set holds.
-fn id(root: &Path, base: &Base, files: &BTreeMap<String, RulesText>, together: bool) -> String {
+fn id(root: &Path, base: &Base, files: &BTreeMap<String, RulesText>, together: bool, alert_owners: bool) -> String {
     let mut digest = Sha256::new();
     let mut add = |part: &[u8]| {
         digest.update((part.len() as u64).to_be_bytes());
@@ -364,13 +380,18 @@ fn id(root: &Path, base: &Base, files: &BTreeMap<String, RulesText>, together: b
     };
     add(FORMAT.as_bytes());
     add(root.as_os_str().as_encoded_bytes());
-    add(&[u8::from(together)]);
+    add(&[u8::from(together), u8::from(alert_owners)]);
     for input in base.inputs() {
         add(input.as_bytes());
     }
     for (namespace, file) in files {
         add(namespace.as_bytes());
         add(file.hash.as_bytes());
+        // Whose a rule is may change without a change of the text: an object of another name takes its place.
+        for (rule, object) in &file.rules {
+            add(rule.as_bytes());
+            add(object.as_bytes());
+        }
     }
     let mut id = hex::encode(digest.finalize());
     // Enough to tell sets apart, and short enough to be read aloud.
@@ -438,10 +459,11 @@ mod tests {
 
         fn write(&self, files: &[(&str, &str)], most: usize) -> Set {
             let base = Base::read(&self.folder.path().join("falco.yaml"), &[]).unwrap();
+            let rules = BTreeMap::from([("r".to_owned(), "object".to_owned())]);
             let text =
-                |text: &str| RulesText { hash: sha256(text.as_bytes()), text: text.into(), rules: vec!["r".into()] };
+                |text: &str| RulesText { hash: sha256(text.as_bytes()), text: text.into(), rules: rules.clone() };
             let files = files.iter().map(|(ns, it)| ((*ns).to_owned(), text(it))).collect();
-            self.store.write(&base, &files, most).unwrap()
+            self.store.write(&base, &files, Shape { most_files: most, alert_owners: true }).unwrap()
         }
     }
 
@@ -466,6 +488,23 @@ mod tests {
         assert!(main.contains(&format!("- {}/rules/a.yaml\n", root.display())), "{main}");
         assert!(check.contains(&format!("- {}/.sets/{}/rules/a.yaml\n", root.display(), set.id)), "{check}");
         assert!(main.contains(&set.id));
+    }
+
+    #[test]
+    fn a_rule_that_becomes_another_objects_is_another_set() {
+        let place = Place::new();
+        let base = Base::read(&place.folder.path().join("falco.yaml"), &[]).unwrap();
+        let id = |object: &str, alert_owners| {
+            let rules = BTreeMap::from([("r".to_owned(), object.to_owned())]);
+            let file = RulesText { hash: sha256(b"- rule: r\n"), text: "- rule: r\n".into(), rules };
+            let shape = Shape { most_files: 64, alert_owners };
+            let set = place.store.write(&base, &BTreeMap::from([("a".to_owned(), file.clone())]), shape).unwrap();
+            assert_eq!(set.files["a"], file);
+            set.id
+        };
+        assert_eq!(id("one", true), id("one", true));
+        assert_ne!(id("one", true), id("two", true));
+        assert_ne!(id("one", true), id("one", false));
     }
 
     #[test]

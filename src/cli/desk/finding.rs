@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::input;
+use crate::render::caret;
 
 /// Something to say about an item.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -91,7 +92,9 @@ pub fn text(findings: &[Finding], files: &[input::File]) -> String {
             name => format!(" ({} {}/{name})\n", finding.item.kind, finding.item.namespace),
         });
         if let Some(file) = by_name.get(finding.file.as_str()) {
-            out.push_str(&excerpt(finding, &file.text, &number, &margin));
+            let (column, line) = input::column(&file.text, finding.span.start);
+            let meant = file.text.get(finding.span.clone()).unwrap_or_default();
+            out.push_str(&caret(finding.line, line, column, meant));
         }
         if !finding.help.is_empty() {
             out.push_str(&format!("{margin} = help: {}\n", finding.help));
@@ -99,28 +102,6 @@ pub fn text(findings: &[Finding], files: &[input::File]) -> String {
         out.push('\n');
     }
     out
-}
-
-/// How many columns of a line are shown: a rule's condition may be one line of thousands.
-const WIDTH: usize = 120;
-
-/// The line of the finding with carets under what is meant, cut to a readable width.
-fn excerpt(finding: &Finding, text: &str, number: &str, margin: &str) -> String {
-    let (column, line) = input::column(text, finding.span.start);
-    let chars: Vec<char> = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let meant = text.get(finding.span.clone()).unwrap_or_default().lines().next().unwrap_or_default();
-    let start = column - 1;
-    let length = meant.trim_end().chars().count().max(1).min(chars.len().saturating_sub(start).max(1));
-    let from = if start + length.min(WIDTH / 2) > WIDTH { start.saturating_sub(WIDTH / 2) } else { 0 };
-    let shown: String = chars.iter().skip(from).take(WIDTH).collect();
-    let (before, after) = (if from > 0 { "..." } else { "" }, if from + WIDTH < chars.len() { "..." } else { "" });
-    let length = length.min((from + WIDTH).saturating_sub(start).max(1));
-    format!(
-        "{margin} |\n{number} | {before}{}{after}\n{margin} | {}{}\n",
-        shown.trim_end(),
-        " ".repeat(before.len() + start - from),
-        "^".repeat(length)
-    )
 }
 
 /// The findings as one JSON object.

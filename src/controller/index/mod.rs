@@ -14,7 +14,7 @@ mod files;
 mod items;
 
 use super::queue::Touch;
-use super::watch::{AgentPod, Change};
+use super::watch::{AgentPod, Change, edited_at};
 use crate::api::{AuthoredStatus, FalcoBundle, FalcoList, FalcoMacro, FalcoRule, FalcoRulesFile};
 use crate::language::Catalog;
 use crate::machine::Nodes;
@@ -49,7 +49,8 @@ impl Space {
             && self.bundle.is_none()
     }
 
-    fn has_items(&self) -> bool {
+    /// Whether developers wrote something here.
+    pub(in crate::controller) fn has_items(&self) -> bool {
         !(self.rules.is_empty() && self.macros.is_empty() && self.lists.is_empty())
     }
 }
@@ -277,6 +278,14 @@ impl Index {
                 self.touch(&namespace, touch);
             }
         }
+    }
+
+    /// When the newest of a namespace's items was written, by their own timestamps.
+    pub(in crate::controller) fn edited_at(&self, namespace: &str) -> Option<Timestamp> {
+        let space = self.spaces.get(namespace)?;
+        let metas = space.rules.values().map(|item| &item.object.metadata);
+        let metas = metas.chain(space.macros.values().map(|item| &item.object.metadata));
+        metas.chain(space.lists.values().map(|item| &item.object.metadata)).filter_map(edited_at).max()
     }
 
     /// Whether developers wrote something in the namespace that counts.

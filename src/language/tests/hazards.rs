@@ -172,7 +172,7 @@ fn no_text_overflows_the_stack_or_takes_long() {
             for (condition, output) in [(text.as_str(), "o"), ("evt.type = open", text.as_str())] {
                 let rule = RuleText { condition, output, ..RuleText::default() };
                 let checked = check(&rule);
-                assert!(!checked.is_accepted() || output.len() < 9000, "{:.40}", text);
+                assert!(!checked.is_accepted() || output.len() < 9000, "{text:.40}");
                 drop(checked.clone());
             }
             let name = [text.clone()];
@@ -202,7 +202,7 @@ fn expansion_is_bounded() {
     let rule = RuleText { name: "r", condition: "m39", output: "o", priority: "INFO", ..RuleText::default() };
     assert!(!check_rule(&rule, &definitions, Catalog::falco()).is_accepted());
     // Many at once, each of which is within the limits.
-    let condition = vec!["m12"; 4].join(" and ");
+    let condition = ["m12"; 4].join(" and ");
     let rule = RuleText { condition: &condition, ..rule };
     let checked = check_rule(&rule, &definitions, Catalog::falco());
     let found = error(&checked, &condition);

@@ -96,6 +96,13 @@ impl Control {
         self.file(name).map(|text| text.trim().parse().unwrap_or(default))
     }
 
+    /// Events of the kernel, those lost, and alerts lost, since the load.
+    pub fn counts(&self) -> [u64; 3] {
+        let text = self.file("counts").unwrap_or_default();
+        let mut numbers = text.split_whitespace().map(|word| word.parse().unwrap_or(0));
+        [(); 3].map(|()| numbers.next().unwrap_or(0))
+    }
+
     /// Takes a control file away; whether this call was the one that did.
     pub fn take(&self, name: &str) -> bool {
         self.folder.as_ref().is_some_and(|folder| std::fs::remove_file(folder.join(name)).is_ok())

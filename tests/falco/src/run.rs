@@ -105,12 +105,21 @@ fn serve(loaded: Loaded, invocation: &Invocation, control: &Control, process_sta
     let crash_after = loaded.crash_after;
     let config = loaded.config.clone();
     let alerts = Arc::new(Alerts::new(loaded, control.node()));
+    let counts = {
+        let control = control.clone();
+        Box::new(move || control.counts())
+    };
     let withheld = {
         let control = control.clone();
         Box::new(move || control.on("no-metrics"))
     };
-    let pages =
-        Arc::new(Pages { alerts: Arc::clone(&alerts), process_started, open: AtomicBool::new(false), withheld });
+    let pages = Arc::new(Pages {
+        alerts: Arc::clone(&alerts),
+        process_started,
+        open: AtomicBool::new(false),
+        withheld,
+        counts,
+    });
     let signals = SignalFd::with_flags(&handled(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(|error| format!("signalfd: {error}"))?;
     let (mut restart_sender, restart) = UnixStream::pair().map_err(words("socketpair"))?;

@@ -27,6 +27,8 @@ pub struct Pages {
     pub open: AtomicBool,
     /// Whether `/metrics` is kept back, asked at each request.
     pub withheld: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Events, those lost, and alerts lost, asked at each request.
+    pub counts: Box<dyn Fn() -> [u64; 3] + Send + Sync>,
 }
 
 /// A running server; dropped, it closes its port.
@@ -166,7 +168,10 @@ fn metrics(pages: &Pages) -> String {
     }
     let engine = format!("engine_name=\"{}\",evt_source=\"syscall\"", loaded.config.engine);
     sample("falcosecurity_scap_engine_name_info", "gauge", &engine, "1");
-    sample("falcosecurity_falco_outputs_queue_num_drops_total", "counter", "", "0");
+    let [events, events_lost, alerts_lost] = (pages.counts)();
+    sample("falcosecurity_scap_n_evts_total", "counter", "", &events.to_string());
+    sample("falcosecurity_scap_n_drops_total", "counter", "", &events_lost.to_string());
+    sample("falcosecurity_falco_outputs_queue_num_drops_total", "counter", "", &alerts_lost.to_string());
     sample("falcosecurity_falco_reload_timestamp_nanoseconds", "gauge", "", &loaded.started.to_string());
     sample("falcosecurity_falco_start_timestamp_nanoseconds", "gauge", "", &pages.process_started.to_string());
     let running = log::nanoseconds().saturating_sub(pages.process_started) / 1_000_000_000;
