@@ -33,6 +33,10 @@ tools *args:
 fmt:
     cargo fmt --all
 
+# Fuzzes a target until it is stopped: `just fuzz condition`. Needs a nightly compiler and cargo-fuzz.
+fuzz target *args:
+    cargo +nightly fuzz run --fuzz-dir fuzz {{target}} {{args}}
+
 # All lints, as strict as CI.
 lint:
     cargo clippy --workspace --all-targets -- -D warnings

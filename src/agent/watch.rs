@@ -176,7 +176,7 @@ async fn in_force(state_dir: &Path) -> BTreeMap<String, RulesText> {
             let known = &manifest["files"][&namespace]["rules"];
             let object = |rule: &String| known[rule].as_str().unwrap_or_default().to_owned();
             let rules = rule_names(&text).into_iter().map(|rule| (rule.clone(), object(&rule))).collect();
-            Some((namespace, RulesText { hash, rules, text }))
+            Some((namespace, RulesText { hash, text, rules }))
         });
         files.collect()
     };

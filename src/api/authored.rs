@@ -208,7 +208,7 @@ pub struct ExceptionSpec {
 
 /// One word, or a list of them.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a text or a list of texts")]
 pub enum ExceptionFields {
     /// One.
     One(String),

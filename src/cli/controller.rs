@@ -16,8 +16,8 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{runtime, shutdown_on_signals};
-use crate::controller::{self, Options, Policies, Watched, metrics::ControllerMetrics};
+use super::{runtime, shutdown_on_signals, webhook};
+use crate::controller::{self, Options, Policies, Reader, Watched, metrics::ControllerMetrics};
 use crate::machine::{self, Wave};
 use crate::render;
 use crate::telemetry::{self, Readiness, Telemetry};
@@ -106,6 +106,8 @@ pub struct Args {
     /// How long a wave may take; nodes that said nothing until then are not waited for
     #[arg(long, env = "FALCO_OPERATOR_ROLLOUT_DEADLINE", default_value = "5m", value_name = "DURATION", value_parser = duration)]
     rollout_deadline: Duration,
+    #[command(flatten)]
+    webhook: webhook::Args,
 }
 
 /// A duration as Kubernetes writes it: `90s`, `5m`, `1h30m`.
@@ -147,12 +149,24 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
         // The probes and metrics go on until the last write is done.
         let done = CancellationToken::new();
+        let client = controller::client().await?;
+        let (reader, questions) = Reader::new();
+        let parts = webhook::Parts {
+            client: &client,
+            namespace: &args.common.namespace,
+            policy: &policies.render,
+            registry: &registry,
+            readiness: &readiness,
+        };
+        let webhook = webhook::start(&args.webhook, parts, reader, shutdown.clone()).await?;
         let telemetry = Telemetry { registry, readiness, refresh: None };
         let server = tokio::spawn(telemetry::run(listener, telemetry, done.clone()));
-        let client = controller::client().await?;
         tracing::info!(listen = %args.listen, version = env!("CARGO_PKG_VERSION"), "the controller starts");
-        controller::run(client, args.common.options(args.most_namespaces, false), policies, metrics, gate, shutdown)
-            .await;
+        let options = args.common.options(args.most_namespaces, false);
+        controller::run(client, options, policies, metrics, gate, questions, shutdown).await;
+        if let Some(webhook) = webhook {
+            webhook.await.context("the task of the webhook ended badly")??;
+        }
         done.cancel();
         server.await.context("the task of the metrics ended badly")?;
         tracing::info!("the controller has stopped");
@@ -198,7 +212,9 @@ pub fn cleanup(args: &CleanupArgs) -> anyhow::Result<ExitCode> {
         let options = args.common.options(0, true);
         let stop = shutdown.child_token();
         let withdrawn = {
-            let run = controller::run(client.clone(), options, Policies::default(), metrics, gate, stop.clone());
+            let (_, questions) = Reader::new();
+            let run =
+                controller::run(client.clone(), options, Policies::default(), metrics, gate, questions, stop.clone());
             tokio::pin!(run);
             tokio::select! {
                 () = &mut run => true,

@@ -9,6 +9,7 @@ mod install;
 pub mod reference;
 mod runtime;
 mod status;
+mod webhook;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub use desk::lint::lint_texts;
 pub use runtime::{runtime, shutdown_on_signals};
 
 /// Falco rules owned by the developers whose workloads they watch.
@@ -29,7 +31,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Run the controller: from rules to the files that nodes load, and back to the rules' status
-    Controller(controller::Args),
+    Controller(Box<controller::Args>),
     /// Run a node's agent: load the files that the controller hands out into Falco, and report what is proved to run
     #[command(alias = "supervise")]
     Agent(agent::Args),
@@ -51,6 +53,8 @@ enum Command {
     Render(desk::render::Args),
     /// Convert plain Falco rules files into manifests, appends and overrides resolved
     Convert(desk::convert::Args),
+    /// Explain a field, an operator or a transformer of conditions and outputs, with no cluster
+    Explain(desk::explain::Args),
     /// Print a script that completes the commands and options of this program in a shell
     Completions(completions::Args),
     /// Copy this program into a folder: for a container of another image, which runs it from there
@@ -76,6 +80,7 @@ pub fn run() -> ExitCode {
         Command::Lint(args) => desk::lint::run(&args),
         Command::Render(args) => desk::render::run(&args),
         Command::Convert(args) => desk::convert::run(&args),
+        Command::Explain(args) => desk::explain::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Install(args) => install::run(&args),
     };

@@ -7,13 +7,19 @@ use crate::agent::metrics::AgentMetrics;
 use crate::api::{Event, Phase, Reason};
 use crate::controller::metrics::ControllerMetrics;
 use crate::telemetry::metrics::reference;
+use crate::webhook::metrics::WebhookMetrics;
 
 /// `docs/metrics.md`.
 #[must_use]
 pub fn metrics_page() -> String {
     let intro =
         "# Metrics\n\nWhat `/metrics` of each process serves. This page is made from the tables in the code.\n\n";
-    format!("{intro}{}", reference(&[("Controller", ControllerMetrics::table()), ("Agent", AgentMetrics::table())]))
+    let tables = [
+        ("Controller", ControllerMetrics::table()),
+        ("Webhook, in each controller", WebhookMetrics::table()),
+        ("Agent", AgentMetrics::table()),
+    ];
+    format!("{intro}{}", reference(&tables))
 }
 
 /// `docs/state-machine.md`.

@@ -9,15 +9,15 @@ use kube::ResourceExt;
 
 use super::index::{Index, Item, Kept, Space};
 use crate::api::{
-    AuthoredStatus, FINALIZER, FalcoList, FalcoMacro, FalcoRule, FalcoRulesFile, FalcoRulesFileStatus, ItemPhase,
-    Reason, condition, set_condition,
+    AuthoredStatus, BundleFile, FINALIZER, FalcoList, FalcoMacro, FalcoRule, FalcoRulesFile, FalcoRulesFileStatus,
+    ItemPhase, Reason, condition, set_condition,
 };
 use crate::language::Catalog;
 use crate::machine::{
     self, Action, Decision, Desired, EventNote, Facts, ItemFacts, ItemKind, Refresh, RulesFileFacts, decide,
     item_status,
 };
-use crate::render::{self, Input, ItemVerdict, Rendered};
+use crate::render::{self, Input, ItemVerdict, Rendered, Snapshot};
 
 /// What decides beside the objects.
 #[derive(Debug, Default)]
@@ -148,25 +148,58 @@ impl Index {
     }
 
     fn render(&self, namespace: &str, space: &Space, policies: &Policies) -> Rendered {
-        let mut catalogs: Vec<&Catalog> = self.in_use.values().collect();
-        if catalogs.is_empty() {
-            catalogs.push(&policies.catalog);
-        }
-        let settled = space.bundle.as_ref().filter(|bundle| Some(&bundle.spec.namespace_uid) == space.uid.as_ref());
         let mut rendered = render::render(&Input {
             namespace,
             rules: &objects(space),
             macros: &objects(space),
             lists: &objects(space),
-            settled: settled.and_then(|bundle| bundle.spec.settled()),
+            settled: Self::settled(space),
             names: &self.names,
             policy: &policies.render,
-            catalogs: &catalogs,
+            catalogs: &self.catalogs_for(policies),
         });
         tell_broken::<FalcoRule>(space, &mut rendered.rules);
         tell_broken::<FalcoMacro>(space, &mut rendered.macros);
         tell_broken::<FalcoList>(space, &mut rendered.lists);
         rendered
+    }
+
+    /// The file of a namespace that is settled, if it is this namespace's and not that of one before it.
+    fn settled(space: &Space) -> Option<&BundleFile> {
+        let bundle = space.bundle.as_ref().filter(|bundle| Some(&bundle.spec.namespace_uid) == space.uid.as_ref());
+        bundle.and_then(|bundle| bundle.spec.settled())
+    }
+
+    /// The catalogues that rules are checked against.
+    fn catalogs_for<'a>(&'a self, policies: &'a Policies) -> Vec<&'a Catalog> {
+        let mut catalogs: Vec<&Catalog> = self.in_use.values().collect();
+        if catalogs.is_empty() {
+            catalogs.push(&policies.catalog);
+        }
+        catalogs
+    }
+
+    /// What judging an item of the namespace rests on, with who holds the names of its rules and the further ones.
+    #[must_use]
+    pub fn snapshot(&self, namespace: &str, wanted: &[&str], policies: &Policies) -> Snapshot {
+        let nothing = Space::default();
+        let space = self.spaces.get(namespace).unwrap_or(&nothing);
+        let settled = Self::settled(space);
+        let rules = objects::<FalcoRule>(space);
+        let written = rules.iter().map(|rule| rule.spec.rule.as_str()).chain(wanted.iter().copied());
+        let mut names: BTreeSet<String> =
+            written.flat_map(|name| [name.to_owned(), format!("{namespace}/{name}")]).collect();
+        let chosen = rules.iter().filter_map(|rule| rule.status.as_ref()?.rule_name.clone());
+        names.extend(chosen.chain(settled.iter().flat_map(|file| &file.items).map(|item| item.rule_name.clone())));
+        Snapshot {
+            namespace: namespace.to_owned(),
+            rules: rules.into_iter().cloned().collect(),
+            macros: objects::<FalcoMacro>(space).into_iter().cloned().collect(),
+            lists: objects::<FalcoList>(space).into_iter().cloned().collect(),
+            settled: settled.cloned(),
+            names: self.names.among(names.iter().map(String::as_str)),
+            catalogs: self.catalogs_for(policies).into_iter().cloned().collect(),
+        }
     }
 
     fn facts<'a>(

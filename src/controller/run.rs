@@ -18,6 +18,7 @@ use super::lease::{self, Candidate, Lead};
 use super::metrics::ControllerMetrics;
 use super::plan::{Policies, Work};
 use super::queue::{Queue, Ripe, Touch};
+use super::reader::Questions;
 use super::watch::{self, Change, Watched};
 use crate::api::Reason;
 use crate::machine::{EventReason, Nodes, Refresh};
@@ -29,8 +30,13 @@ const KINDS: usize = 11;
 const AT_ONCE: usize = 16;
 /// How long numbers that move with a rollout may wait, so that many reports become one write.
 const SOON: Duration = Duration::from_millis(500);
-/// How long numbers that move because nodes join or leave wait at least, and over how long they are spread after that.
-const LAZY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(570));
+/// How long numbers that move because nodes join or leave wait at least.
+const LAZY: Duration = Duration::from_secs(3);
+/// After that they are spread so that this is the time from one namespace to the next, whatever the number of namespaces:
+/// what one node more or less may cost the API server.
+const LAZY_EACH: Duration = Duration::from_millis(100);
+/// The longest time over which they are spread.
+const LAZY_SPREAD: Duration = Duration::from_secs(590);
 /// How long a catalogue that no live node names is kept.
 const CATALOG_KEPT: Duration = Duration::from_secs(3600);
 /// How long writes under way may take after the shutdown began.
@@ -74,6 +80,7 @@ enum Task {
 
 /// What the metrics want to know of a piece of work.
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools)]
 struct News {
     rolling: bool,
     back: Option<Reason>,
@@ -96,13 +103,14 @@ impl News {
 }
 
 /// Runs a controller until `shutdown`; with [`Options::cleanup`] until nothing is left, which is the only way in which it
-/// ends by itself.
+/// ends by itself. `questions` are answered from the index for as long as somebody may ask.
 pub async fn run(
     client: Client,
     options: Options,
     policies: Policies,
     metrics: ControllerMetrics,
     gate: Gate,
+    questions: Questions,
     shutdown: CancellationToken,
 ) {
     let lead = Lead::default();
@@ -146,9 +154,13 @@ pub async fn run(
         catalogs: HashMap::new(),
         gauges_at: None,
         leading: false,
+        questions,
     };
     controller.serve(changes, written, lead, options.cleanup, &shutdown).await;
-    let last = async { while controller.tasks.join_next().await.is_some() {} };
+    let Controller { index, policies, questions, mut tasks, .. } = controller;
+    // API servers go on asking for a while.
+    tokio::spawn(questions.rest(index, policies));
+    let last = async { while tasks.join_next().await.is_some() {} };
     if timeout(LAST_WRITES, last).await.is_err() {
         tracing::warn!("writes were still under way at the end; the next leader goes on from what they have done");
     }
@@ -184,6 +196,7 @@ struct Controller {
     catalogs: HashMap<String, Instant>,
     gauges_at: Option<Instant>,
     leading: bool,
+    questions: Questions,
 }
 
 impl Controller {
@@ -221,6 +234,9 @@ impl Controller {
                     self.lead(leads);
                 }
                 Some(seen) = written.recv() => self.index.written(seen),
+                Some(question) = self.questions.next() => {
+                    question.answer(self.ready().then_some(&self.index), &self.policies);
+                }
                 Some(done) = self.tasks.join_next_with_id() => {
                     // What it wrote is in the channel already.
                     while let Ok(seen) = written.try_recv() {
@@ -367,9 +383,10 @@ impl Controller {
                 // Spread over the time, so that a node that joins does not make all namespaces write at once.
                 let mut hasher = DefaultHasher::new();
                 namespace.hash(&mut hasher);
-                let (least, spread) = LAZY;
+                let count = u32::try_from(self.index.spaces.len()).unwrap_or(u32::MAX);
+                let spread = LAZY_EACH.saturating_mul(count).min(LAZY_SPREAD);
                 let spread = u64::try_from(spread.as_millis()).unwrap_or(1).max(1);
-                now + least + Duration::from_millis(hasher.finish() % spread)
+                now + LAZY + Duration::from_millis(hasher.finish() % spread)
             }
             _ => now + SOON,
         };

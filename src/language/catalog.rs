@@ -3,6 +3,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
+use foldhash::HashMapExt as _;
+
+use super::FastMap;
 use super::check;
 use super::diagnostic::Span;
 use super::diagnostic::nearest;
@@ -68,10 +71,10 @@ struct Content {
     priority: String,
     selections: Vec<String>,
     sources: Vec<Arc<str>>,
-    fields: HashMap<Arc<str>, FieldInfo>,
+    fields: FastMap<Arc<str>, FieldInfo>,
     rules: HashSet<String>,
-    macros: HashMap<Arc<str>, BaseMacro>,
-    lists: HashMap<Arc<str>, BaseList>,
+    macros: FastMap<Arc<str>, BaseMacro>,
+    lists: FastMap<Arc<str>, BaseList>,
     /// Names of lists that hold what ends a word, and are found all the same.
     odd_lists: Vec<String>,
 }
@@ -158,7 +161,10 @@ impl Catalog {
             let info = match known.get(field.name.as_str()) {
                 Some(info) => {
                     origins.insert(&info.origin);
-                    let mut info = FieldInfo { description: field.description.into(), ..(*info).clone() };
+                    let mut info = (*info).clone();
+                    if !field.description.is_empty() {
+                        info.description = field.description.into();
+                    }
                     // Another version of Falco may have given it another type.
                     if !field.type_name.is_empty() && *field.type_name != *info.type_name {
                         info.kind = Kind::of(&field.type_name);
@@ -300,8 +306,8 @@ impl Catalog {
     }
 
     /// Reads the base macros as Falco does, each with those before it.
-    fn base_macros(&self, macros: &[(String, String)], lists: &[(String, String)]) -> HashMap<Arc<str>, BaseMacro> {
-        let mut read: HashMap<Arc<str>, BaseMacro> = HashMap::with_capacity(macros.len());
+    fn base_macros(&self, macros: &[(String, String)], lists: &[(String, String)]) -> FastMap<Arc<str>, BaseMacro> {
+        let mut read: FastMap<Arc<str>, BaseMacro> = FastMap::with_capacity(macros.len());
         for (name, condition) in macros {
             let mut text = Pasted::new(condition);
             for (list, items) in lists {
@@ -328,11 +334,11 @@ impl Catalog {
 }
 
 /// What keeps the macros that a macro refers to from being used.
-fn macro_error(tree: &Expr, source: &str, read: &HashMap<Arc<str>, BaseMacro>) -> Option<String> {
+fn macro_error(tree: &Expr, source: &str, read: &FastMap<Arc<str>, BaseMacro>) -> Option<String> {
     let mut error = None;
     tree.each_macro(&mut |word| {
         if error.is_none() {
-            error = match read.get(&word.text) {
+            error = match read.get(&*word.text) {
                 Some(base) => base.error(source).map(str::to_owned),
                 None => Some(format!("there is no macro `{}` before it", word.text)),
             };
@@ -377,8 +383,8 @@ pub(crate) fn pasted_lists(lists: &[(String, Vec<String>)]) -> Vec<(String, Stri
 }
 
 /// What Falco makes of `in (name)` for each list.
-fn base_lists(lists: &[(String, String)]) -> HashMap<Arc<str>, BaseList> {
-    let mut read = HashMap::with_capacity(lists.len());
+fn base_lists(lists: &[(String, String)]) -> FastMap<Arc<str>, BaseList> {
+    let mut read = FastMap::with_capacity(lists.len());
     for (name, _) in lists {
         let mut text = Pasted::new(&format!("x.x in ({name})"));
         for (list, items) in lists {

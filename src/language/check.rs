@@ -8,7 +8,7 @@ use super::fields::{KNOWN, Kind};
 use super::limits;
 use super::parse::Parser;
 use super::regex;
-use super::resolve::{Resolver, Type, catalogued};
+use super::resolve::{Resolver, Type};
 use super::tree::{Check, Expr, Op, Operand, Rhs, Value, ValueKind, ValueList, Word};
 use super::values::{self, ValueError};
 
@@ -24,11 +24,15 @@ pub(crate) fn condition(
     checker.walk(tree, report);
 }
 
+/// Checks a condition of a rule of a source, its macros aside.
+pub(crate) fn alone(tree: &Expr, source: &str, catalog: &Catalog, report: &mut Vec<Diagnostic>) {
+    Checker { resolver: Resolver { catalog, source }, definitions: None }.walk(tree, report);
+}
+
 /// The first thing for which Falco would not take a tree, macros aside.
 pub(crate) fn first_error(tree: &Expr, source: &str, catalog: &Catalog) -> Option<String> {
-    let checker = Checker { resolver: Resolver { catalog, source }, definitions: None };
     let mut report = vec![];
-    checker.walk(tree, &mut report);
+    alone(tree, source, catalog, &mut report);
     report
         .into_iter()
         .find(|diagnostic| diagnostic.class == super::diagnostic::Class::Invalid && diagnostic.is_error())
@@ -51,11 +55,27 @@ fn ignores_modifiers(field: &str, has_argument: bool, kind: Kind) -> bool {
     }
 }
 
+/// Whether so many errors were found that nobody reads more. Of warnings only the first ones are kept: they keep no error
+/// from being found.
+fn is_enough(report: &mut Vec<Diagnostic>) -> bool {
+    if report.len() < 2 * limits::FINDINGS {
+        return false;
+    }
+    let errors = report.iter().filter(|finding| finding.is_error()).count();
+    let mut warnings = 0;
+    report.retain(|finding| {
+        warnings += usize::from(!finding.is_error());
+        finding.is_error() || warnings <= limits::FINDINGS
+    });
+    errors >= limits::FINDINGS
+}
+
 impl Checker<'_> {
     fn walk(&self, expr: &Expr, report: &mut Vec<Diagnostic>) {
         match expr {
             Expr::And(parts) | Expr::Or(parts) => parts.iter().for_each(|part| self.walk(part, report)),
             Expr::Not(inner) => self.walk(inner, report),
+            Expr::Check(_) | Expr::Macro(_) if is_enough(report) => {}
             Expr::Check(check) => self.check(check, report),
             Expr::Macro(word) => {
                 if let Some(definitions) = self.definitions {
@@ -107,22 +127,7 @@ impl Checker<'_> {
 
     fn check(&self, check: &Check, report: &mut Vec<Diagnostic>) {
         let left = self.resolver.operand(&check.operand, report);
-        let mut deprecated = |operand: &Operand| {
-            operand.each_field(&mut |field| {
-                let name = catalogued(self.resolver.catalog, &field.name);
-                if self.resolver.catalog.field(name).is_some_and(|info| info.deprecated) {
-                    let help = match name {
-                        "evt.dir" => "`evt.dir = <` always holds and `evt.dir = >` never does: leave it out",
-                        _ => "it will be removed, or is no longer filled",
-                    };
-                    let message = format!("field `{name}` is deprecated");
-                    report.push(Diagnostic::warning(Code::Deprecated, field.span, message).help(help));
-                }
-            });
-        };
-        deprecated(&check.operand);
         if let Rhs::Operand(right) = &check.rhs {
-            deprecated(right);
             let right_type = self.resolver.operand(right, report);
             if let Some(left) = &left
                 && Self::operator(check, left, report)
@@ -145,7 +150,7 @@ impl Checker<'_> {
     }
 
     /// Whether the type takes the operator.
-    fn operator(check: &Check, left: &Type, report: &mut Vec<Diagnostic>) -> bool {
+    fn operator(check: &Check, left: &Type<'_>, report: &mut Vec<Diagnostic>) -> bool {
         if left.kind.takes(check.op, left.list) {
             return true;
         }
@@ -177,7 +182,13 @@ impl Checker<'_> {
     }
 
     /// Whether both sides can be compared.
-    fn right_hand(check: &Check, left: &Type, right: &Operand, right_type: &Type, report: &mut Vec<Diagnostic>) {
+    fn right_hand(
+        check: &Check,
+        left: &Type<'_>,
+        right: &Operand,
+        right_type: &Type<'_>,
+        report: &mut Vec<Diagnostic>,
+    ) {
         let span = right.span();
         let mut wrong = |message: String| report.push(Diagnostic::invalid(Code::RightHandField, span, message));
         let by_type = |operand: &Operand| {
@@ -203,15 +214,18 @@ impl Checker<'_> {
             };
             wrong(format!("`{name}` {side} can't be compared with another field"));
         } else if left.name != right_type.name || left.list != right_type.list {
-            let shown = |of: &Type| format!("{}{}", if of.list { "list of " } else { "" }, of.name);
+            let shown = |of: &Type<'_>| format!("{}{}", if of.list { "list of " } else { "" }, of.name);
             wrong(format!("the left side is of type {}, the right side of type {}", shown(left), shown(right_type)));
         }
     }
 
-    fn list(&self, check: &Check, left: &Type, list: &ValueList, report: &mut Vec<Diagnostic>) {
+    fn list(&self, check: &Check, left: &Type<'_>, list: &ValueList, report: &mut Vec<Diagnostic>) {
         let catalog = self.resolver.catalog;
         let mut entries = 0;
         for value in &list.values {
+            if is_enough(report) {
+                return;
+            }
             let named = (value.kind != ValueKind::Quoted).then_some(&*value.text);
             let own = named.and_then(|name| self.definitions.and_then(|definitions| definitions.list(name)));
             let base = named.filter(|_| own.is_none()).and_then(|name| catalog.base_list(name));
@@ -263,7 +277,7 @@ impl Checker<'_> {
     fn values_of(
         &self,
         check: &Check,
-        left: &Type,
+        left: &Type<'_>,
         name: &str,
         values: &[Value],
         at: Span,
@@ -295,7 +309,7 @@ impl Checker<'_> {
             && matches!(&check.operand, Operand::Field(field) if matches!(&*field.name, "evt.type" | "syscall.type"))
     }
 
-    fn value(&self, check: &Check, left: &Type, value: &Value, at: Span, report: &mut Vec<Diagnostic>) {
+    fn value(&self, check: &Check, left: &Type<'_>, value: &Value, at: Span, report: &mut Vec<Diagnostic>) {
         let text = &*value.text;
         let shown = if text.len() > 60 { "the value" } else { text };
         if text.len() > limits::VALUE_BYTES {
@@ -398,7 +412,7 @@ impl Checker<'_> {
     }
 
     /// What Falco accepts and should not.
-    fn hazards(check: &Check, left: &Type, report: &mut Vec<Diagnostic>) {
+    fn hazards(check: &Check, left: &Type<'_>, report: &mut Vec<Diagnostic>) {
         let Operand::Field(field) = &check.operand else { return };
         let name = &*field.name;
         let mut unsafe_ = |code, span, message: String, help: &str| {

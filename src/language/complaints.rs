@@ -71,7 +71,7 @@ impl Parser<'_> {
         let lower = word.to_ascii_lowercase();
         match word {
             "" | "and" | "or" => {
-                diagnostic.help(format!("say what of it is looked for: `{what} = true`, `{what} exists`"))
+                diagnostic.help(format!("say what of it is looked for: `{what} = …`, `{what} exists`"))
             }
             "not" => diagnostic.help("write `not` before the field: `not proc.name in (a, b)`"),
             "is" | "equals" | "eq" => diagnostic.help("write `=`").suggest(Some("=")),

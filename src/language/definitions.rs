@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use smol_str::SmolStr;
+
+use super::FastMap;
 use super::catalog::Catalog;
 use super::check;
 use super::diagnostic::{Code, Diagnostic, Part, Span, nearest};
 use super::limits;
 use super::parse::{Parser, parse};
 use super::scan::is_bare;
-use super::tree::{Check, Expr, Rhs, Value, ValueKind, ValueList};
+use super::tree::{Check, Expr, Rhs, Value, ValueKind, ValueList, Word};
 
 /// A list as it is written.
 #[derive(Clone, Copy, Debug)]
@@ -41,8 +44,8 @@ pub struct Findings {
 /// The lists and macros of a namespace, ready for its rules.
 #[derive(Clone, Debug, Default)]
 pub struct Definitions {
-    lists: HashMap<Arc<str>, List>,
-    macros: HashMap<Arc<str>, Macro>,
+    lists: FastMap<SmolStr, List>,
+    macros: FastMap<SmolStr, Macro>,
 }
 
 /// A list, flat.
@@ -51,8 +54,8 @@ pub(crate) struct List {
     /// Its values; `None` where it is not valid.
     pub(crate) values: Option<Vec<Value>>,
     /// The lists that it names, and those that these name.
-    uses: BTreeSet<Arc<str>>,
-    base_uses: BTreeSet<Arc<str>>,
+    uses: BTreeSet<SmolStr>,
+    base_uses: BTreeSet<SmolStr>,
 }
 
 /// A macro.
@@ -75,24 +78,22 @@ impl Macro {
 
 /// What a tree comes to once expanded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Size {
-    nodes: usize,
-    depth: usize,
+pub(crate) struct Size {
+    pub(crate) nodes: usize,
+    pub(crate) depth: usize,
 }
 
 /// What a rule rests on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Uses {
     /// Macros of the namespace, those that macros use included.
-    pub macros: BTreeSet<Arc<str>>,
+    pub macros: BTreeSet<SmolStr>,
     /// Lists of the namespace, those that macros and lists use included.
-    pub lists: BTreeSet<Arc<str>>,
+    pub lists: BTreeSet<SmolStr>,
     /// Macros of the base files.
-    pub base_macros: BTreeSet<Arc<str>>,
+    pub base_macros: BTreeSet<SmolStr>,
     /// Lists of the base files.
-    pub base_lists: BTreeSet<Arc<str>>,
-    /// Fields, by the names that the catalogue has them by.
-    pub fields: BTreeSet<Arc<str>>,
+    pub base_lists: BTreeSet<SmolStr>,
 }
 
 impl Definitions {
@@ -189,7 +190,7 @@ impl Definitions {
             let whole = Span::new(0, item.len());
             let mut report = |diagnostic: Diagnostic| findings.push(diagnostic.within(Part::Entry(index as u32)));
             if let Some(inner) = self.lists.get(item.as_str()) {
-                uses.insert(Arc::from(item.as_str()));
+                uses.insert(item.into());
                 uses.extend(inner.uses.iter().cloned());
                 base_uses.extend(inner.base_uses.iter().cloned());
                 if let Some(inner) = &inner.values {
@@ -205,7 +206,7 @@ impl Definitions {
             }
             count += 1;
             if catalog.has_list(item) {
-                base_uses.insert(Arc::from(item.as_str()));
+                base_uses.insert(item.into());
                 values.push(Value { text: item.as_str().into(), kind: ValueKind::BaseList, span: Span::default() });
                 continue;
             }
@@ -269,10 +270,16 @@ impl Definitions {
             })
             .collect();
         let (order, looped) = in_order(&needs);
+        let loops: BTreeSet<&str> = looped.iter().map(|index| macros[*index].name).collect();
         for index in looped {
             let name = macros[index].name;
             let message = format!("macro `{name}` stands for itself, directly or through others");
-            findings[index].push(Diagnostic::invalid(Code::MacroLoop, Span::default(), message.clone()));
+            let mut span = None;
+            if let Some(tree) = &trees[index] {
+                tree.each_macro(&mut |word| span = span.or(loops.contains(&*word.text).then_some(word.span)));
+            }
+            let finding = Diagnostic::invalid(Code::MacroLoop, span.unwrap_or_default(), message.clone());
+            findings[index].push(finding.help("leave it out of its own condition"));
             let broken = Macro { tree: None, size: Size::default(), errors: HashMap::new(), error: Some(message) };
             self.macros.insert(name.into(), broken);
         }
@@ -313,26 +320,8 @@ impl Definitions {
 
     /// What a tree comes to, without making it.
     fn size(&self, expr: &Expr) -> Size {
-        match expr {
-            Expr::And(parts) | Expr::Or(parts) => {
-                let sizes = parts.iter().map(|part| self.size(part));
-                let sum = sizes.fold(Size::default(), |sum, size| Size {
-                    nodes: sum.nodes.saturating_add(size.nodes),
-                    depth: sum.depth.max(size.depth),
-                });
-                Size { nodes: sum.nodes.saturating_add(1), depth: sum.depth + 1 }
-            }
-            Expr::Not(inner) => {
-                let inner = self.size(inner);
-                Size { nodes: inner.nodes.saturating_add(1), depth: inner.depth + 1 }
-            }
-            Expr::Macro(word) => self.macros.get(&word.text).map_or(Size { nodes: 1, depth: 0 }, |own| own.size),
-            Expr::Check(Check { rhs: Rhs::List(list), .. }) => {
-                let values = list.values.iter().map(|value| self.named(value).map_or(1, <[Value]>::len));
-                Size { nodes: values.fold(1, usize::saturating_add), depth: 0 }
-            }
-            Expr::Check(_) => Size { nodes: 1, depth: 0 },
-        }
+        let of_macro = |word: &Word| self.macros.get(&word.text).map(|own| own.size);
+        size_of(expr, &of_macro, &|value| self.named(value).map_or(1, <[Value]>::len))
     }
 
     /// The values of the list that a value of a list names.
@@ -345,10 +334,11 @@ impl Definitions {
 
     /// Puts lists and macros in the place of their names. What is wrong with them was reported by the checker, and stays
     /// as it is.
-    pub(crate) fn expand(&self, tree: &Expr, catalog: &Catalog) -> Result<(Expr, Uses), Box<Diagnostic>> {
-        if let Some(over) = over_limits(self.size(tree), tree) {
+    pub(crate) fn expand(&self, tree: Expr, catalog: &Catalog) -> Result<(Expr, Uses), Box<Diagnostic>> {
+        if let Some(over) = over_limits(self.size(&tree), &tree) {
             return Err(Box::new(over));
         }
+        let span = tree.span();
         let mut uses = Uses::default();
         let expanded = self.expanded(tree, catalog, &mut uses, false);
         let nesting = expanded.nesting();
@@ -357,56 +347,47 @@ impl Definitions {
                 "parentheses are nested {nesting} levels deep once macros are inserted; the limit is {}",
                 limits::NESTING
             );
-            return Err(Box::new(Diagnostic::unsafe_(Code::Nesting, tree.span(), message)));
+            return Err(Box::new(Diagnostic::unsafe_(Code::Nesting, span, message)));
         }
         Ok((expanded, uses))
     }
 
-    fn expanded(&self, expr: &Expr, catalog: &Catalog, uses: &mut Uses, foreign: bool) -> Expr {
-        let mut each = |parts: &[Expr]| parts.iter().map(|part| self.expanded(part, catalog, uses, foreign)).collect();
+    fn expanded(&self, expr: Expr, catalog: &Catalog, uses: &mut Uses, foreign: bool) -> Expr {
+        let mut each =
+            |parts: Vec<Expr>| parts.into_iter().map(|part| self.expanded(part, catalog, uses, foreign)).collect();
         match expr {
             Expr::And(parts) => Expr::And(each(parts)),
             Expr::Or(parts) => Expr::Or(each(parts)),
-            Expr::Not(inner) => self.expanded(inner, catalog, uses, foreign).negated(),
-            Expr::Check(check) => Expr::Check(self.expanded_check(check, catalog, uses, foreign)),
+            Expr::Not(mut inner) => {
+                let within = std::mem::replace(&mut *inner, Expr::And(vec![]));
+                *inner = self.expanded(within, catalog, uses, foreign);
+                Expr::Not(inner)
+            }
+            Expr::Check(mut check) => {
+                if let Rhs::List(list) = &mut check.rhs {
+                    self.expand_list(list, catalog, uses);
+                }
+                if foreign {
+                    check.unplace();
+                }
+                Expr::Check(check)
+            }
             Expr::Macro(word) => {
                 if let Some(own) = self.macros.get(&word.text) {
                     uses.macros.insert(word.text.clone());
                     match &own.tree {
                         // Its places are those of another text.
-                        Some(tree) => self.expanded(tree, catalog, uses, true),
-                        None => expr.clone(),
+                        Some(tree) => self.expanded(tree.clone(), catalog, uses, true),
+                        None => Expr::Macro(word),
                     }
                 } else {
                     if catalog.has_macro(&word.text) {
                         uses.base_macros.insert(word.text.clone());
                     }
-                    expr.clone()
+                    Expr::Macro(word)
                 }
             }
         }
-    }
-
-    fn expanded_check(&self, check: &Check, catalog: &Catalog, uses: &mut Uses, foreign: bool) -> Check {
-        let mut fields = |operand: &super::tree::Operand| {
-            operand.each_field(&mut |field| {
-                let name = super::resolve::catalogued(catalog, &field.name);
-                if !uses.fields.contains(name) {
-                    uses.fields.insert(name.into());
-                }
-            });
-        };
-        fields(&check.operand);
-        let mut check = check.clone();
-        match &mut check.rhs {
-            Rhs::Operand(operand) => fields(operand),
-            Rhs::List(list) => self.expand_list(list, catalog, uses),
-            Rhs::Nothing | Rhs::Value(_) => {}
-        }
-        if foreign {
-            check.unplace();
-        }
-        check
     }
 
     fn expand_list(&self, list: &mut ValueList, catalog: &Catalog, uses: &mut Uses) {
@@ -465,13 +446,13 @@ fn duplicate(what: &str, name: &str) -> Diagnostic {
     Diagnostic::invalid(Code::DuplicateName, Span::default(), message).within(Part::Name)
 }
 
-fn is_macro_name(name: &str) -> bool {
+pub(crate) fn is_macro_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// An item that is wholly in quotes is what stands in them, as it would be where Falco pastes it.
-fn item_value(item: &str) -> Value {
+pub(crate) fn item_value(item: &str) -> Value {
     if item.starts_with(['"', '\''])
         && let Some(Rhs::Value(mut value)) = Parser::whole_values(item)
     {
@@ -481,7 +462,34 @@ fn item_value(item: &str) -> Value {
     Value::of(item)
 }
 
-fn over_limits(size: Size, tree: &Expr) -> Option<Diagnostic> {
+/// What a tree comes to once macros and lists are in it, without making it. A macro that is not known counts as one.
+pub(crate) fn size_of(
+    expr: &Expr,
+    of_macro: &impl Fn(&Word) -> Option<Size>,
+    of_value: &impl Fn(&Value) -> usize,
+) -> Size {
+    match expr {
+        Expr::And(parts) | Expr::Or(parts) => {
+            let sizes = parts.iter().map(|part| size_of(part, of_macro, of_value));
+            let sum = sizes.fold(Size::default(), |sum, size| Size {
+                nodes: sum.nodes.saturating_add(size.nodes),
+                depth: sum.depth.max(size.depth),
+            });
+            Size { nodes: sum.nodes.saturating_add(1), depth: sum.depth + 1 }
+        }
+        Expr::Not(inner) => {
+            let inner = size_of(inner, of_macro, of_value);
+            Size { nodes: inner.nodes.saturating_add(1), depth: inner.depth + 1 }
+        }
+        Expr::Macro(word) => of_macro(word).unwrap_or(Size { nodes: 1, depth: 0 }),
+        Expr::Check(Check { rhs: Rhs::List(list), .. }) => {
+            Size { nodes: list.values.iter().map(of_value).fold(1, usize::saturating_add), depth: 0 }
+        }
+        Expr::Check(_) => Size { nodes: 1, depth: 0 },
+    }
+}
+
+pub(crate) fn over_limits(size: Size, tree: &Expr) -> Option<Diagnostic> {
     let message = if size.nodes > limits::NODES {
         let nodes = if size.nodes == usize::MAX { "uncountably many".to_owned() } else { size.nodes.to_string() };
         format!(
@@ -497,7 +505,7 @@ fn over_limits(size: Size, tree: &Expr) -> Option<Diagnostic> {
 }
 
 /// The items in an order in which each follows those it needs, and those that need themselves.
-fn in_order(needs: &[Vec<usize>]) -> (Vec<usize>, Vec<usize>) {
+pub(crate) fn in_order(needs: &[Vec<usize>]) -> (Vec<usize>, Vec<usize>) {
     let mut waiting: Vec<usize> = vec![0; needs.len()];
     let mut needed_by: Vec<Vec<usize>> = vec![vec![]; needs.len()];
     for (index, needs) in needs.iter().enumerate() {

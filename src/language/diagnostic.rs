@@ -175,6 +175,8 @@ codes! {
     ListWithoutParentheses = "list-without-parentheses",
     /// The list was found to be in error.
     BrokenList = "broken-list",
+    /// An item of a list that Falco does not read as itself.
+    ListItem = "list-item",
     /// Two items of one name.
     DuplicateName = "duplicate-name",
     /// The name can't be used.

@@ -19,8 +19,12 @@ impl EventTypes {
     /// All that there are.
     #[must_use]
     pub fn all() -> Self {
+        let count = KNOWN.event_types.len();
         let mut set = Self::NONE;
-        (0..KNOWN.event_types.len()).for_each(|index| set.insert(index));
+        for (index, word) in set.0.iter_mut().enumerate() {
+            let here = count.saturating_sub(index * 64);
+            *word = if here >= 64 { u64::MAX } else { (1 << here) - 1 };
+        }
         set
     }
 

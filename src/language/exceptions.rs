@@ -3,6 +3,8 @@
 //! Falco puts them together as text. Here values are values, whatever they hold; but a value that is wholly in quotes, a
 //! list in parentheses, or another field is read as Falco's text would be.
 
+use std::collections::HashSet;
+
 use super::catalog::Catalog;
 use super::diagnostic::{Code, Diagnostic, Part, Span};
 use super::parse::Parser;
@@ -53,13 +55,14 @@ pub(crate) fn compile(
     report: &mut Vec<Diagnostic>,
 ) -> Vec<(u32, Expr)> {
     let mut compiled = vec![];
+    let mut names: HashSet<&str> = HashSet::with_capacity(exceptions.len());
     for (index, exception) in exceptions.iter().enumerate() {
         let index = index as u32;
         let mut found = vec![];
         let expr = one(exception, catalog, &mut found);
         report.extend(found.into_iter().map(|diagnostic| diagnostic.within(Part::Exception(index))));
         compiled.extend(expr.map(|expr| (index, expr.negated())));
-        if exceptions.iter().take(index as usize).any(|other| other.name == exception.name) {
+        if !names.insert(&exception.name) {
             let message = format!("there are several exceptions `{}`", exception.name);
             let warning = Diagnostic::warning(Code::ExceptionNameNotUnique, Span::default(), message);
             report.push(warning.within(Part::Exception(index)));
@@ -97,7 +100,7 @@ fn one(exception: &ExceptionText, catalog: &Catalog, report: &mut Vec<Diagnostic
         report.push(wrong(format!("exception `{name}` has no fields")));
     }
     if comps.len() != fields.len() {
-        report.push(wrong(format!("exception `{name}` has {} fields and {} comps", fields.len(), comps.len())));
+        report.push(wrong(format!("exception `{name}` has {} fields, but comps for {}", fields.len(), comps.len())));
         return None;
     }
     let mut tests: Vec<(Operand, Op, Option<Modifier>)> = vec![];

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
+use super::FastMap;
 use super::tree::Op;
 
 /// What a field's values are, as far as operators and constants go.
@@ -181,7 +182,7 @@ pub(crate) struct Parameter {
 /// What Falco 0.44.1 and its plugins offer.
 pub(crate) struct Known {
     pub(crate) fields: Vec<FieldInfo>,
-    pub(crate) parameters: HashMap<&'static str, Parameter>,
+    pub(crate) parameters: FastMap<&'static str, Parameter>,
     /// In order, so that an event type is a number.
     pub(crate) event_types: Vec<&'static str>,
     pub(crate) ignored: Vec<&'static str>,
@@ -192,6 +193,8 @@ pub(crate) static KNOWN: LazyLock<Known> = LazyLock::new(|| {
     let mut shared: HashMap<&'static str, Arc<str>> = HashMap::new();
     let mut share = |text: &'static str| shared.entry(text).or_insert_with(|| text.into()).clone();
     let lines = |text: &'static str| text.lines().filter(|line| !line.starts_with('#'));
+    let descriptions: HashMap<&str, &str> =
+        lines(include_str!("data/descriptions.txt")).filter_map(|line| line.split_once(' ')).collect();
     let mut fields = Vec::with_capacity(512);
     for line in lines(include_str!("data/fields.txt")) {
         let mut columns = line.split(' ');
@@ -210,10 +213,10 @@ pub(crate) static KNOWN: LazyLock<Known> = LazyLock::new(|| {
             unlisted: has("hidden") || has("print-only") || has("deprecated"),
             sources: sources.split(',').map(&mut share).collect(),
             origin: share(origin),
-            description: share(""),
+            description: descriptions.get(name).copied().unwrap_or_default().into(),
         });
     }
-    let (mut event_types, mut ignored, mut parameters) = (Vec::with_capacity(512), vec![], HashMap::new());
+    let (mut event_types, mut ignored, mut parameters) = (Vec::with_capacity(512), vec![], FastMap::default());
     for line in lines(include_str!("data/events.txt")) {
         let mut words = line.split(' ');
         match (words.next(), words.next()) {

@@ -13,6 +13,8 @@ pub const TRANSFORMERS: usize = 16;
 pub const NODES: usize = 20_000;
 /// Values of one list, once the lists named in it are inserted.
 pub const LIST_ENTRIES: usize = 10_000;
+/// Lists that are put into one condition of a rules file, each counted once.
+pub const LISTS_PASTED: usize = 1000;
 /// Bytes of a value that an event is compared with. Falco's own limit: one byte of its 256 is the end.
 pub const VALUE_BYTES: usize = 255;
 /// Bytes of a condition as written.
@@ -23,6 +25,8 @@ pub const OUTPUT_BYTES: usize = 8192;
 pub const OUTPUT_FIELDS: usize = 128;
 /// Columns that an output may pad or cut a field to.
 pub const OUTPUT_WIDTH: u64 = 1024;
+/// Errors of one condition after which no more are looked for, and warnings that are told of one.
+pub(crate) const FINDINGS: usize = 100;
 /// Bytes of a rule's name.
 pub const NAME_BYTES: usize = 253;
 /// Repetitions of one part of a regular expression; the engine's own limit.

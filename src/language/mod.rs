@@ -6,6 +6,7 @@
 //!   plugin; [`Catalog::new`] makes one of what agents report.
 //! - [`Definitions::compile`] reads the lists and macros of a namespace, and says what is wrong with each.
 //! - [`check_rule`] checks a rule with them, and puts lists, macros and exceptions into its condition.
+//! - [`check_file`] checks the items of plain rules files as Falco itself reads them.
 //!
 //! Findings are [`Diagnostic`]s. Class `invalid` is what Falco refuses; `unsafe` what it takes and must not be given: what
 //! crashes or hangs the engine, or means something else than is written.
@@ -47,6 +48,7 @@ mod definitions;
 mod diagnostic;
 mod events;
 mod exceptions;
+mod explain;
 mod fields;
 pub mod limits;
 mod output;
@@ -56,22 +58,30 @@ mod print;
 mod regex;
 mod resolve;
 mod rule;
+mod rules_file;
 mod scan;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod values;
 
+/// Maps that are asked for each word of each condition.
+use foldhash::HashMap as FastMap;
+/// A word of a condition: mostly short, and then without an allocation of its own.
+pub use smol_str::SmolStr;
+
 pub use catalog::{Catalog, CatalogData, FieldData, SYSCALL};
 pub use definitions::{Definitions, Findings, ListText, MacroText, Uses};
 pub use diagnostic::{Class, Code, Diagnostic, Part, Severity, Span};
 pub use events::EventTypes;
 pub use exceptions::{ExceptionText, ExceptionValue, Words};
+pub use explain::{WordInfo, operators, plugin_of, word_info, words};
 pub use fields::{ArgumentInfo, FieldInfo, Kind, Need};
 pub use output::OutputField;
 pub use parse::{Parsed, parse};
 pub use print::keeps_text;
 pub use rule::{Checked, RuleText, base_lists, check_condition, check_rule};
+pub use rules_file::{FileFindings, FileList, FileMacro, FileRule, Order, check_file};
 pub use tree::{
     Argument, Check, Expr, Field, Modifier, Op, Operand, Rhs, Transform, Transformer, Value, ValueKind, ValueList, Word,
 };

@@ -7,7 +7,7 @@ use super::catalog::Catalog;
 use super::diagnostic::{Code, Diagnostic, Part, Span};
 use super::limits;
 use super::parse::Parser;
-use super::resolve::Resolver;
+use super::resolve::{NO_LONGER, Resolver};
 use super::scan::Scanner;
 use super::tree::Operand;
 
@@ -28,7 +28,12 @@ pub(crate) fn check(text: &str, source: &str, catalog: &Catalog, report: &mut Ve
     let mut output = Output { text, resolver: Resolver { catalog, source }, report, fields: vec![] };
     output.read();
     let fields = output.fields;
-    report.iter_mut().skip(start).for_each(|diagnostic| diagnostic.part = Part::Output);
+    for diagnostic in report.iter_mut().skip(start) {
+        diagnostic.part = Part::Output;
+        if diagnostic.code == Code::Deprecated && diagnostic.help.is_some() {
+            diagnostic.help = Some(NO_LONGER.to_owned());
+        }
+    }
     fields
 }
 
@@ -144,16 +149,6 @@ impl<'a> Output<'a, '_> {
             return end;
         }
         let span = Span::new(percent, end);
-        operand.each_field(&mut |field| {
-            let name = super::resolve::catalogued(self.resolver.catalog, &field.name);
-            if self.resolver.catalog.field(name).is_some_and(|info| info.deprecated) {
-                let message = format!("field `{name}` is deprecated");
-                self.report.push(
-                    Diagnostic::warning(Code::Deprecated, field.span, message)
-                        .help("it will be removed, or is no longer filled"),
-                );
-            }
-        });
         self.fields.push(OutputField { operand, width, span });
         end
     }

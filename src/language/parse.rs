@@ -2,7 +2,7 @@
 //!
 //! It keeps the levels of parentheses on a stack of its own, so that no nesting can overflow the thread's.
 
-use std::sync::Arc;
+use smol_str::SmolStr;
 
 use super::complaints::bad_escape;
 use super::diagnostic::{Code, Diagnostic, Span};
@@ -68,14 +68,37 @@ enum Opened {
 /// One level of parentheses.
 struct Level {
     opened: Opened,
-    ors: Vec<(Expr, usize)>,
-    ands: Vec<(Expr, usize)>,
+    ors: Parts,
+    ands: Parts,
     negate: bool,
 }
 
+/// Parts of a conjunction or a disjunction, and the depth of the deepest.
+#[derive(Default)]
+struct Parts {
+    parts: Vec<Expr>,
+    depth: usize,
+}
+
+impl Parts {
+    fn push(&mut self, (expr, depth): (Expr, usize)) {
+        self.parts.push(expr);
+        self.depth = self.depth.max(depth);
+    }
+
+    /// Puts them into one, with the depth of what comes of it.
+    fn fold(&mut self, make: fn(Vec<Expr>) -> Expr) -> Option<(Expr, usize)> {
+        let depth = std::mem::take(&mut self.depth);
+        if self.parts.len() < 2 {
+            return self.parts.pop().map(|expr| (expr, depth));
+        }
+        Some((make(std::mem::take(&mut self.parts)), depth + 1))
+    }
+}
+
 impl Level {
-    const fn new(opened: Opened) -> Self {
-        Self { opened, ors: Vec::new(), ands: Vec::new(), negate: false }
+    fn new(opened: Opened) -> Self {
+        Self { opened, ors: Parts::default(), ands: Parts::default(), negate: false }
     }
 
     fn push_and(&mut self, (expr, depth): (Expr, usize)) {
@@ -85,15 +108,6 @@ impl Level {
             self.ands.push((expr, depth));
         }
     }
-}
-
-/// Puts several parts into one, with the depth of what comes of it.
-fn fold(parts: &mut Vec<(Expr, usize)>, make: fn(Vec<Expr>) -> Expr) -> Option<(Expr, usize)> {
-    if parts.len() < 2 {
-        return parts.pop();
-    }
-    let depth = 1 + parts.iter().map(|(_, depth)| *depth).max().unwrap_or(0);
-    Some((make(parts.drain(..).map(|(expr, _)| expr).collect()), depth))
 }
 
 /// What is read next.
@@ -140,8 +154,9 @@ impl<'a> Parser<'a> {
                     if self.scan.take("and") {
                         state = self.after_operator(&mut levels, &mut level, "and", Opened::And)?;
                     } else {
-                        let joined = fold(&mut level.ands, Expr::And);
-                        level.ors.extend(joined);
+                        if let Some(joined) = level.ands.fold(Expr::And) {
+                            level.ors.push(joined);
+                        }
                         state = State::AfterOr;
                     }
                 }
@@ -151,7 +166,7 @@ impl<'a> Parser<'a> {
                         state = self.after_operator(&mut levels, &mut level, "or", Opened::Or)?;
                         continue;
                     }
-                    let Some(closed) = fold(&mut level.ors, Expr::Or) else {
+                    let Some(closed) = level.ors.fold(Expr::Or) else {
                         return Err(self.expected_check().into());
                     };
                     if closed.1 > limits::TREE_DEPTH {
@@ -232,7 +247,8 @@ impl<'a> Parser<'a> {
     }
 
     fn operator(&mut self) -> Option<Op> {
-        Op::ALL.iter().copied().find(|op| {
+        let first = self.scan.peek()?;
+        Op::ALL.iter().copied().filter(|op| op.word().as_bytes().first() == Some(&first)).find(|op| {
             if op.takes_text() && !op.is_sign() {
                 self.scan.take_and_blank(op.word())
             } else {
@@ -357,7 +373,7 @@ impl<'a> Parser<'a> {
 
     fn value(&mut self) -> Outcome<Option<Value>> {
         let start = self.scan.at();
-        let (text, kind): (Arc<str>, _) = match self.scan.quoted() {
+        let (text, kind): (SmolStr, _) = match self.scan.quoted() {
             Some(Ok(text)) => (text.into(), ValueKind::Quoted),
             Some(Err(QuoteError::Escape(at, c))) => return Err(bad_escape(at, c).into()),
             // What stands here is no value then, and the caller says what was expected.
@@ -411,7 +427,7 @@ impl<'a> Parser<'a> {
             return Ok(None);
         }
         let start = self.scan.at();
-        let text: Arc<str> = match self.scan.quoted() {
+        let text: SmolStr = match self.scan.quoted() {
             Some(Ok(text)) => text.into(),
             Some(Err(QuoteError::Escape(at, c))) => return Err(bad_escape(at, c).into()),
             Some(Err(QuoteError::Open)) => return Err(self.open_quote().into()),
@@ -428,6 +444,10 @@ impl<'a> Parser<'a> {
     }
 
     fn transform(&mut self, depth: usize) -> Outcome<Option<Transform>> {
+        // Few words begin as one of these does.
+        if !matches!(self.scan.peek(), Some(b't' | b'b' | b'l' | b'j' | b'c' | b'g')) {
+            return Ok(None);
+        }
         let start = self.scan.clone();
         let named = Transformer::ALL[1..].iter().copied().find(|transformer| {
             let found = self.scan.take(transformer.word()) && self.scan.take("(");

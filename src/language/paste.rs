@@ -47,7 +47,6 @@ impl Pasted {
     }
 
     /// Where in the original text it is.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for rules files"))]
     pub(crate) fn original(&self, span: Span) -> Span {
         let Some(origin) = &self.origin else { return span };
         let at = |place: u32| origin.get(place as usize).or(origin.last()).copied().unwrap_or_default();
@@ -125,12 +124,12 @@ pub(crate) fn is_odd(name: &str) -> bool {
 }
 
 /// Where in a text the names of lists stand so that Falco would paste the lists over them.
-pub(crate) fn hits(text: &str, is_list: impl Fn(&str) -> bool) -> Vec<Span> {
+pub(crate) fn hits(text: &str, mut is_list: impl FnMut(&str) -> bool) -> Vec<Span> {
     let mut hits = vec![];
     let mut start = 0;
     for (at, byte) in text.bytes().enumerate().chain(std::iter::once((text.len(), b' '))) {
         if is_delimiter(byte) {
-            if at > start && text.get(start..at).is_some_and(&is_list) {
+            if at > start && text.get(start..at).is_some_and(&mut is_list) {
                 hits.push(Span::new(start, at));
             }
             start = at + 1;

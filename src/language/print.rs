@@ -1,6 +1,8 @@
 //! Trees as text: so that they are read back as the same tree, so that Falco reads them so too, and as Falco itself shows
 //! a condition that it compiled.
 
+use std::collections::HashSet;
+
 use super::catalog::Catalog;
 use super::diagnostic::{Code, Diagnostic, Span};
 use super::parse::parse;
@@ -67,13 +69,20 @@ pub fn keeps_text(condition: &str, catalog: &Catalog) -> bool {
 
 /// Whether each of the places is one where the name of a list stands for the list.
 pub(crate) fn means(tree: &Expr, hits: &[Span]) -> bool {
-    let mut left: Vec<Span> = hits.to_vec();
+    unmeant(tree, hits).is_empty()
+}
+
+/// Those of the places where the name of a list does not stand for the list.
+pub(crate) fn unmeant(tree: &Expr, hits: &[Span]) -> Vec<Span> {
+    let places: HashSet<Span> = hits.iter().copied().collect();
+    let mut meant: HashSet<Span> = HashSet::new();
     tree.each_check(&mut |check| {
         if let Rhs::List(ValueList { values, parentheses: true, .. }) = &check.rhs {
-            left.retain(|hit| !values.iter().any(|value| value.kind != ValueKind::Quoted && value.span == *hit));
+            let bare = values.iter().filter(|value| value.kind != ValueKind::Quoted);
+            meant.extend(bare.map(|value| value.span).filter(|span| places.contains(span)));
         }
     });
-    left.is_empty()
+    hits.iter().filter(|hit| !meant.contains(hit)).copied().collect()
 }
 
 /// Which parts of a conjunction need parentheses to be read back as such.
@@ -299,6 +308,13 @@ fn quote(text: &str, out: &mut String) {
         out.push_str("\\ ");
     }
     out.push('"');
+}
+
+/// A text in quotes that is read back as it is.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    quote(text, &mut out);
+    out
 }
 
 /// Whether everybody reads a value without quotes as the same: people, Falco and YAML.

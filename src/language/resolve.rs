@@ -1,7 +1,5 @@
 //! Fields and transformers of a condition or output: do they exist, and what comes of them.
 
-use std::sync::Arc;
-
 use super::catalog::Catalog;
 use super::diagnostic::{Code, Diagnostic, nearest};
 use super::events::EventTypes;
@@ -9,12 +7,12 @@ use super::fields::{FieldInfo, KNOWN, Kind, Need};
 use super::tree::{Argument, Field, Operand, Transform, Transformer, Word};
 
 /// What an operand's values are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "they are facts that don't depend on each other")]
-pub(crate) struct Type {
+pub(crate) struct Type<'a> {
     pub(crate) kind: Kind,
     /// In Falco's words; two are comparable where they are the same.
-    pub(crate) name: Arc<str>,
+    pub(crate) name: &'a str,
     pub(crate) list: bool,
     /// Whether it can be compared with another field.
     pub(crate) right_hand: bool,
@@ -23,9 +21,9 @@ pub(crate) struct Type {
     pub(crate) ambiguous: bool,
 }
 
-impl Type {
-    fn of(kind: Kind, name: &str) -> Self {
-        Self { kind, name: name.into(), list: false, right_hand: true, transformer: true, ambiguous: false }
+impl<'a> Type<'a> {
+    fn of(kind: Kind, name: &'a str) -> Self {
+        Self { kind, name, list: false, right_hand: true, transformer: true, ambiguous: false }
     }
 }
 
@@ -49,9 +47,14 @@ pub(crate) fn catalogued<'a>(catalog: &Catalog, name: &'a str) -> &'a str {
     if catalog.field(name).is_some() { name } else { dotted(name).map_or(name, |(field, _)| field) }
 }
 
-impl Resolver<'_> {
+impl<'a> Resolver<'a> {
     /// What a field's values are, or why there is no such field.
-    pub(crate) fn field(&self, field: &Field) -> Result<Type, Diagnostic> {
+    pub(crate) fn field(&self, field: &Field) -> Result<Type<'a>, Diagnostic> {
+        self.info(field).map(|(_, found)| found)
+    }
+
+    /// What is known of a field, and what its values are.
+    fn info(&self, field: &Field) -> Result<(&'a FieldInfo, Type<'a>), Diagnostic> {
         let (info, suffix) = match self.catalog.field(&field.name) {
             Some(info) => (info, None),
             None => match dotted(&field.name).and_then(|(name, suffix)| Some((self.catalog.field(name)?, suffix))) {
@@ -66,7 +69,7 @@ impl Resolver<'_> {
         }
         let mut found = Type {
             kind: info.kind,
-            name: info.type_name.clone(),
+            name: &info.type_name,
             list: info.list,
             right_hand: info.right_hand,
             transformer: info.transformer,
@@ -90,7 +93,7 @@ impl Resolver<'_> {
         if let Some(argument) = &field.argument {
             argument_of(field, info, suffix, argument)?;
         }
-        Ok(found)
+        Ok((info, found))
     }
 
     fn unknown_field(&self, field: &Field) -> Diagnostic {
@@ -112,7 +115,7 @@ impl Resolver<'_> {
     }
 
     /// What follows the dot of a field.
-    fn suffix(field: &Field, info: &FieldInfo, suffix: &str, found: &mut Type) -> Result<(), Diagnostic> {
+    fn suffix(field: &Field, info: &FieldInfo, suffix: &str, found: &mut Type<'_>) -> Result<(), Diagnostic> {
         let unknown = |what: &str, suggestion: Option<&str>| {
             let message = format!("there is no {what} `{suffix}`");
             Diagnostic::invalid(Code::UnknownField, field.span, message)
@@ -145,17 +148,28 @@ impl Resolver<'_> {
     }
 
     /// What an operand's values are. All that is wrong with it is reported.
-    pub(crate) fn operand(&self, operand: &Operand, report: &mut Vec<Diagnostic>) -> Option<Type> {
+    pub(crate) fn operand(&self, operand: &Operand, report: &mut Vec<Diagnostic>) -> Option<Type<'a>> {
         match operand {
-            Operand::Field(field) => self.field(field).map_err(|diagnostic| report.push(diagnostic)).ok(),
+            Operand::Field(field) => match self.info(field) {
+                Ok((info, found)) => {
+                    if info.deprecated {
+                        report.push(deprecated(field, info));
+                    }
+                    Some(found)
+                }
+                Err(diagnostic) => {
+                    report.push(diagnostic);
+                    None
+                }
+            },
             Operand::Transform(transform) => self.transform(transform, report),
         }
     }
 
-    fn transform(&self, transform: &Transform, report: &mut Vec<Diagnostic>) -> Option<Type> {
+    fn transform(&self, transform: &Transform, report: &mut Vec<Diagnostic>) -> Option<Type<'a>> {
         let name = transform.transformer.word();
         let before = report.len();
-        let types: Vec<Option<Type>> =
+        let types: Vec<Option<Type<'a>>> =
             transform.arguments.iter().map(|argument| self.argument(argument, transform, report)).collect();
         if transform.index.is_some() && transform.transformer != Transformer::Getopt {
             let message = format!("`{name}` takes no argument in brackets");
@@ -177,19 +191,19 @@ impl Resolver<'_> {
             return None;
         }
         // What is unknown has been reported; there is nothing to say of its type.
-        let types: Vec<Type> = types.into_iter().collect::<Option<_>>()?;
+        let types: Vec<Type<'a>> = types.into_iter().collect::<Option<_>>()?;
         let mut text = Type::of(Kind::Text, "CHARBUF");
         text.right_hand = types.iter().all(|argument| argument.right_hand);
-        let is_text = |argument: &Type| argument.kind == Kind::Text && !argument.list;
+        let is_text = |argument: &Type<'_>| argument.kind == Kind::Text && !argument.list;
         let result = match (transform.transformer, types.as_slice()) {
-            (Transformer::Val, [one]) => one.clone(),
+            (Transformer::Val, [one]) => *one,
             (Transformer::Len, [one]) if one.list || matches!(one.kind, Kind::Text | Kind::Bytes) => {
-                Type { kind: Kind::Number, name: "UINT64".into(), ..text }
+                Type { kind: Kind::Number, name: "UINT64", ..text }
             }
             (Transformer::Tolower | Transformer::Toupper | Transformer::Basename, [one]) if one.kind == Kind::Text => {
-                one.clone()
+                *one
             }
-            (Transformer::B64, [one]) if matches!(one.kind, Kind::Text | Kind::Bytes) => one.clone(),
+            (Transformer::B64, [one]) if matches!(one.kind, Kind::Text | Kind::Bytes) => *one,
             (Transformer::Join, [separator, list]) => {
                 if !is_text(separator) {
                     wrong("the first argument of `join` is a separator".into(), "such as `\",\"`");
@@ -224,10 +238,10 @@ impl Resolver<'_> {
             }
             _ => text,
         };
-        (report.len() == before).then_some(result)
+        (!report.iter().skip(before).any(Diagnostic::is_error)).then_some(result)
     }
 
-    fn argument(&self, argument: &Argument, of: &Transform, report: &mut Vec<Diagnostic>) -> Option<Type> {
+    fn argument(&self, argument: &Argument, of: &Transform, report: &mut Vec<Diagnostic>) -> Option<Type<'a>> {
         match argument {
             Argument::Text(_) | Argument::Number(_) => Some(Type::of(Kind::Text, "CHARBUF")),
             Argument::List(items, span) => {
@@ -261,6 +275,17 @@ impl Resolver<'_> {
     }
 }
 
+fn deprecated(field: &Field, info: &FieldInfo) -> Diagnostic {
+    let help = match &*info.name {
+        "evt.dir" => "`evt.dir = <` always holds and `evt.dir = >` never does: leave it out",
+        _ => NO_LONGER,
+    };
+    Diagnostic::warning(Code::Deprecated, field.span, format!("field `{}` is deprecated", info.name)).help(help)
+}
+
+/// What is said of a deprecated field that is only printed.
+pub(crate) const NO_LONGER: &str = "it will be removed, or is no longer filled";
+
 /// Checks what stands in brackets behind a field.
 fn argument_of(field: &Field, info: &FieldInfo, suffix: Option<&str>, argument: &Word) -> Result<(), Diagnostic> {
     let wrong = |message: String| Diagnostic::invalid(Code::FieldArgument, argument.span, message);
@@ -290,7 +315,7 @@ fn argument_of(field: &Field, info: &FieldInfo, suffix: Option<&str>, argument: 
         return Err(if own.dotted {
             diagnostic.suggest(Some(format!("{}.{text}", field.name)).filter(|_| super::scan::is_bare_argument(text)))
         } else {
-            diagnostic
+            diagnostic.help(format!("such as `{}[2]`", field.name))
         });
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! A rule as a whole.
 
+use std::collections::{BTreeMap, HashMap};
+
 use super::catalog::{Catalog, SYSCALL};
 use super::check;
 use super::definitions::{Definitions, Uses};
@@ -10,7 +12,8 @@ use super::limits;
 use super::output::{self, OutputField};
 use super::parse::parse;
 use super::print::means;
-use super::tree::{Expr, Rhs, ValueKind};
+use super::resolve::catalogued;
+use super::tree::{Expr, Field, Rhs, ValueKind};
 
 /// A rule as it is written.
 #[derive(Clone, Debug, Default)]
@@ -38,8 +41,6 @@ pub struct RuleText<'a> {
 /// What there is to say about a rule.
 #[derive(Clone, Debug, Default)]
 pub struct Checked {
-    /// The condition as written.
-    pub tree: Option<Expr>,
     /// The condition with lists and macros of the namespace and with exceptions in it. Base macros are named in it, base
     /// lists too.
     pub expanded: Option<Expr>,
@@ -58,6 +59,27 @@ pub struct Checked {
 }
 
 impl Checked {
+    /// The fields of the condition, by the names that the catalogue has them by, each with its first place. What comes from
+    /// macros has none.
+    #[must_use]
+    pub fn fields(&self, catalog: &Catalog) -> BTreeMap<String, Span> {
+        let mut found = BTreeMap::new();
+        let Some(tree) = &self.expanded else { return found };
+        tree.each_check(&mut |check| {
+            let mut add = |field: &Field| {
+                let place = found.entry(catalogued(catalog, &field.name).to_owned()).or_insert(field.span);
+                if *place == Span::default() {
+                    *place = field.span;
+                }
+            };
+            check.operand.each_field(&mut add);
+            if let Rhs::Operand(operand) = &check.rhs {
+                operand.each_field(&mut add);
+            }
+        });
+        found
+    }
+
     /// Whether the rule is taken.
     #[must_use]
     pub fn is_accepted(&self) -> bool {
@@ -93,22 +115,7 @@ pub fn check_rule(rule: &RuleText<'_>, definitions: &Definitions, catalog: &Cata
     let source = rule.source.unwrap_or(SYSCALL);
     name(rule.name, &mut checked.diagnostics);
     tags(rule.tags, &mut checked.diagnostics);
-    if !PRIORITIES.iter().any(|priority| priority.eq_ignore_ascii_case(rule.priority)) {
-        let lower = rule.priority.to_ascii_lowercase();
-        let near = match lower.as_str() {
-            "warn" => Some("warning"),
-            "err" => Some("error"),
-            "crit" => Some("critical"),
-            word => nearest(word, PRIORITIES.into_iter()),
-        };
-        let message = format!("there is no priority `{}`", rule.priority.escape_debug());
-        checked.diagnostics.push(
-            Diagnostic::invalid(Code::Structure, Span::new(0, rule.priority.len()), message)
-                .within(Part::Priority)
-                .suggest(near.map(str::to_ascii_uppercase))
-                .help_if_none("EMERGENCY, ALERT, CRITICAL, ERROR, WARNING, NOTICE, INFO or DEBUG"),
-        );
-    }
+    priority(rule.priority, &mut checked.diagnostics);
     if catalog.has_source(source) {
         let mut report = vec![];
         checked.output_fields = output::check(rule.output, source, catalog, &mut report);
@@ -155,15 +162,15 @@ pub fn check_condition(rule: &RuleText<'_>, definitions: &Definitions, catalog: 
     parts.extend(excepted.into_iter().map(|(_, expr)| expr));
     // One part is itself, so there is always one.
     let Some(whole) = Expr::all(parts) else { return checked };
-    match definitions.expand(&whole, catalog) {
+    let hits = if is_plain { catalog.pasted_over(rule.condition) } else { vec![] };
+    let meant = is_plain && means(&whole, &hits);
+    match definitions.expand(whole, catalog) {
         Err(diagnostic) => checked.diagnostics.push(*diagnostic),
         Ok((expanded, uses)) => {
             if source == SYSCALL && is_known {
-                event_types(rule, &expanded, catalog, &mut checked);
+                checked.event_types = Some(event_types(rule, &expanded, catalog, &mut checked.diagnostics));
             }
-            let written = is_plain && uses.lists.is_empty() && uses.macros.is_empty();
-            let hits = if written { catalog.pasted_over(rule.condition) } else { vec![] };
-            if written && means(&whole, &hits) {
+            if meant && uses.lists.is_empty() && uses.macros.is_empty() {
                 checked.verbatim = true;
                 checked.condition = Some(rule.condition.to_owned());
             } else {
@@ -176,17 +183,8 @@ pub fn check_condition(rule: &RuleText<'_>, definitions: &Definitions, catalog: 
             checked.expanded = Some(expanded);
         }
     }
-    checked.tree = if is_plain { Some(whole) } else { first_part(whole) };
     finish(&mut checked);
     checked
-}
-
-/// The condition without its exceptions.
-fn first_part(whole: Expr) -> Option<Expr> {
-    match whole {
-        Expr::And(parts) => parts.into_iter().next(),
-        other => Some(other),
-    }
 }
 
 fn finish(checked: &mut Checked) {
@@ -198,7 +196,7 @@ fn finish(checked: &mut Checked) {
 }
 
 /// Falco leaves out a rule that asks for it where a field is missing.
-fn lenient(rule: &RuleText<'_>, report: &mut [Diagnostic]) {
+pub(crate) fn lenient(rule: &RuleText<'_>, report: &mut [Diagnostic]) {
     if !rule.skip_if_unknown_filter {
         return;
     }
@@ -216,25 +214,56 @@ fn lenient(rule: &RuleText<'_>, report: &mut [Diagnostic]) {
     }
 }
 
-fn event_types(rule: &RuleText<'_>, expanded: &Expr, catalog: &Catalog, checked: &mut Checked) {
+/// The types of events for which a condition can hold, with a warning where it does not tell them apart.
+pub(crate) fn event_types(
+    rule: &RuleText<'_>,
+    expanded: &Expr,
+    catalog: &Catalog,
+    report: &mut Vec<Diagnostic>,
+) -> EventTypes {
     let resolve = |name: &str| catalog.base_macro(name).map(|base| base.possible);
     let types = events::possible(expanded, &resolve, &|word, f| catalog.each_value(word, f)).holds;
-    checked.event_types = Some(types);
-    if types.is_broad() && !rule.without_event_types {
+    // What is not known may well tell types of events apart.
+    let unknown = |finding: &Diagnostic| {
+        let codes = [Code::UnknownMacro, Code::BrokenMacro, Code::MacroOfOtherSource, Code::UnknownEventType];
+        finding.is_error() && codes.contains(&finding.code)
+    };
+    if types.is_broad() && !rule.without_event_types && !report.iter().any(unknown) {
         let message = if types.is_empty() {
             "the condition holds for no type of event"
         } else {
             "the condition does not say which types of events it is for, so every event is looked at"
         };
         let span = Span::new(0, rule.condition.len());
-        checked.diagnostics.push(
+        report.push(
             Diagnostic::warning(Code::NoEventType, span, message)
                 .help("such as `evt.type = execve and …`, or `evt.type in (open, openat) and …`"),
         );
     }
+    types
 }
 
-fn name(name: &str, report: &mut Vec<Diagnostic>) {
+pub(crate) fn priority(written: &str, report: &mut Vec<Diagnostic>) {
+    if PRIORITIES.iter().any(|priority| priority.eq_ignore_ascii_case(written)) {
+        return;
+    }
+    let lower = written.to_ascii_lowercase();
+    let near = match lower.as_str() {
+        "warn" => Some("warning"),
+        "err" => Some("error"),
+        "crit" => Some("critical"),
+        word => nearest(word, PRIORITIES.into_iter()),
+    };
+    let message = format!("there is no priority `{}`", written.escape_debug());
+    report.push(
+        Diagnostic::invalid(Code::Structure, Span::new(0, written.len()), message)
+            .within(Part::Priority)
+            .suggest(near.map(str::to_ascii_uppercase))
+            .help_if_none("EMERGENCY, ALERT, CRITICAL, ERROR, WARNING, NOTICE, INFO or DEBUG"),
+    );
+}
+
+pub(crate) fn name(name: &str, report: &mut Vec<Diagnostic>) {
     let whole = Span::new(0, name.len());
     let mut wrong = |diagnostic: Diagnostic| report.push(diagnostic.within(Part::Name));
     if name.trim().is_empty() {
@@ -254,9 +283,11 @@ fn name(name: &str, report: &mut Vec<Diagnostic>) {
     }
 }
 
-fn tags(tags: &[String], report: &mut Vec<Diagnostic>) {
+pub(crate) fn tags(tags: &[String], report: &mut Vec<Diagnostic>) {
     let mapped = |tag: &str| tag.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+    let mut by_label: HashMap<String, &str> = HashMap::with_capacity(tags.len());
     for (index, tag) in tags.iter().enumerate() {
+        let first = *by_label.entry(mapped(tag)).or_insert(tag);
         let mut wrong = |message: String, help: &str| {
             let span = Span::new(0, tag.len());
             let diagnostic = Diagnostic::unsafe_(Code::InvalidName, span, message);
@@ -265,10 +296,9 @@ fn tags(tags: &[String], report: &mut Vec<Diagnostic>) {
         let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
         if tag.is_empty() || !tag.chars().all(fine) {
             wrong(format!("`{}` can't be a tag", tag.escape_debug()), "letters, digits, `_`, `.` and `-`");
-        } else if let Some(other) = tags.iter().take(index).find(|other| *other != tag && mapped(other) == mapped(tag))
-        {
+        } else if first != tag {
             wrong(
-                format!("tags `{other}` and `{tag}` are one in Falco's metrics"),
+                format!("tags `{first}` and `{tag}` are one in Falco's metrics"),
                 "they must differ in more than signs",
             );
         }

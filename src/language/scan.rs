@@ -30,7 +30,8 @@ const fn ends_bare(byte: u8) -> bool {
 
 /// Whether a value can be written without quotes at all.
 pub(crate) fn is_bare(text: &str) -> bool {
-    !text.is_empty() && !text.bytes().any(ends_bare)
+    // Where a value can stand blanks are passed over, and a backspace is one.
+    !text.is_empty() && !text.starts_with('\u{8}') && !text.bytes().any(ends_bare)
 }
 
 /// Whether an argument in brackets can be written without quotes.

@@ -1,6 +1,6 @@
 //! The tree of a condition.
 
-use std::sync::Arc;
+use smol_str::SmolStr;
 
 use super::diagnostic::Span;
 
@@ -25,7 +25,7 @@ pub enum Expr {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Word {
     /// The word.
-    pub text: Arc<str>,
+    pub text: SmolStr,
     /// Where it stands.
     pub span: Span,
 }
@@ -60,7 +60,7 @@ pub enum Operand {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Field {
     /// Its name, such as `proc.aname`.
-    pub name: Arc<str>,
+    pub name: SmolStr,
     /// Its argument.
     pub argument: Option<Word>,
     /// Where it stands.
@@ -121,7 +121,7 @@ pub struct ValueList {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Value {
     /// The text, without quotes and escapes.
-    pub text: Arc<str>,
+    pub text: SmolStr,
     /// How it is written.
     pub kind: ValueKind,
     /// Where it stands.

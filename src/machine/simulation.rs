@@ -105,6 +105,8 @@ struct Plan {
     by_hand: bool,
     /// The reports of the nodes that were available. What others say while it is carried out comes too late for it.
     reports: BTreeMap<String, Option<FalcoNodeStatus>>,
+    /// How often anything else had been asked for.
+    asked: u64,
 }
 
 /// Everything.
@@ -125,6 +127,8 @@ struct Sim {
     plan: Option<Plan>,
     /// The hash that was rolled back, as long as nobody asked for anything else.
     rejected: Option<String>,
+    /// How often anything else was asked for.
+    asked: u64,
     /// The texts of every file that was ever rendered, by hash.
     files: BTreeMap<String, BundleFile>,
 }
@@ -146,6 +150,7 @@ impl Sim {
             nodes: Nodes::new(false),
             plan: None,
             rejected: None,
+            asked: 0,
             files: BTreeMap::new(),
         };
         for _ in 0..nodes {
@@ -388,8 +393,8 @@ impl Sim {
             let due = !decision.actions.is_empty();
             let deleting = self.rules_file.as_ref().is_some_and(|stored| stored.deleting);
             let by_hand = deleting && !self.items.is_empty() && !self.terminating;
-            let reports = self.available();
-            self.plan = due.then_some(Plan { decision, next: 0, versions, by_hand, reports });
+            let (reports, asked) = (self.available(), self.asked);
+            self.plan = due.then_some(Plan { decision, next: 0, versions, by_hand, reports, asked });
             return due;
         };
         let (versions, now) = (plan.versions, (self.rules_file_version, self.bundle_version()));
@@ -470,7 +475,9 @@ impl Sim {
             // Deleted by hand meanwhile, it comes back with the next decision.
             assert!(held || self.rules_file.is_none(), "a bundle before the finalizer");
         }
-        if kind == Some(RolloutKind::Rollback) {
+        // One that was decided before somebody asked again takes nothing back.
+        let timely = self.plan.as_ref().is_some_and(|plan| plan.asked == self.asked);
+        if kind == Some(RolloutKind::Rollback) && timely {
             self.rejected.clone_from(&spec.rejected_hash);
         }
         if let (Some(target), Some(RolloutKind::Rollout)) = (&spec.target, kind) {
@@ -525,6 +532,7 @@ impl Sim {
 
     fn edited(&mut self) {
         self.rejected = None;
+        self.asked += 1;
     }
 
     fn spec(&mut self) -> Option<&mut FalcoRulesFileSpec> {

@@ -3,10 +3,10 @@
 use super::file_rule::FileRule;
 use super::policy::{EventTypeMode, Settings};
 use crate::api::Priority;
-use crate::language::{Checked, Code, Diagnostic, Expr, Field, Part, Rhs, Span};
+use crate::language::{Catalog, Checked, Code, Diagnostic, Part, Span};
 
 /// What policy objects to.
-pub(super) fn check(rule: &FileRule, checked: &Checked, settings: &Settings) -> Vec<Diagnostic> {
+pub(super) fn check(rule: &FileRule, checked: &Checked, settings: &Settings, catalog: &Catalog) -> Vec<Diagnostic> {
     let mut report = Vec::new();
     let mut deny = |code, part, span, message: String, help: String| {
         report.push(Diagnostic::policy(code, span, message).within(part).help(help));
@@ -49,9 +49,8 @@ pub(super) fn check(rule: &FileRule, checked: &Checked, settings: &Settings) -> 
     }
     let message = |field: &str| format!("rules of this namespace may not use the field `{field}`");
     let help = || "the administrator's policy denies it".to_owned();
-    for field in checked.uses.fields.iter().filter(|field| settings.denies(field)) {
-        let place = checked.tree.as_ref().and_then(|tree| place_of(tree, field));
-        let span = place.unwrap_or(Span::new(0, rule.condition.len()));
+    for (field, place) in checked.fields(catalog).iter().filter(|(field, _)| settings.denies(field)) {
+        let span = if *place == Span::default() { Span::new(0, rule.condition.len()) } else { *place };
         deny(Code::DeniedField, Part::Condition, span, message(field), help());
     }
     for output in &checked.output_fields {
@@ -62,20 +61,4 @@ pub(super) fn check(rule: &FileRule, checked: &Checked, settings: &Settings) -> 
         });
     }
     report
-}
-
-/// Where in a tree the field, by the name that the catalogue has it by, is used first.
-fn place_of(tree: &Expr, name: &str) -> Option<Span> {
-    let mut found = None;
-    tree.each_check(&mut |check| {
-        let mut look = |field: &Field| {
-            let is_it = field.name.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-            found = found.or(is_it.then_some(field.span));
-        };
-        check.operand.each_field(&mut look);
-        if let Rhs::Operand(operand) = &check.rhs {
-            operand.each_field(&mut look);
-        }
-    });
-    found
 }

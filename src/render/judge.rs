@@ -1,15 +1,16 @@
 //! Whether an item may go into the file, and as what.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+
+use smol_str::SmolStr;
 
 use super::file_rule::FileRule;
 use super::policy::{OtherSources, Scope};
 use super::{Input, Settings, allowed, catalogs, text};
 use crate::api::{Authored, BundleItem, FalcoRuleSpec};
 use crate::language::{
-    Catalog, Checked, Code, Definitions, Diagnostic, Expr, ListText, MacroText, Part, RuleText, SYSCALL, Span, Uses,
-    check_rule, keeps_text, parse,
+    Catalog, Check, Checked, Code, Definitions, Diagnostic, Expr, ListText, MacroText, Op, Operand, Part, Rhs,
+    RuleText, SYSCALL, Span, Uses, check_rule, keeps_text, parse,
 };
 
 /// What the items of one namespace are judged by.
@@ -160,7 +161,7 @@ impl<'a> Judge<'a> {
             let mut checked = check_rule(&rule_text, &nothing, view.catalog);
             // The name is qualified, and may be longer than one that is written.
             checked.diagnostics.retain(|finding| finding.part != Part::Name);
-            checked.diagnostics.extend(allowed::check(&rule, &checked, self.settings));
+            checked.diagnostics.extend(allowed::check(&rule, &checked, self.settings, view.catalog));
             let fits = checked.is_accepted() && keeps_text(&rule.condition, view.catalog) && self.is_confined(&rule);
             fits.then_some(checked)
         })?;
@@ -171,7 +172,7 @@ impl<'a> Judge<'a> {
     /// Checks the rule against one catalogue and policy. The tree is what Falco is to read.
     fn check(&self, rule: &FileRule, rule_text: &RuleText<'_>, view: &View<'_>) -> (Checked, Option<Expr>) {
         let mut checked = check_rule(rule_text, &view.definitions, view.catalog);
-        checked.diagnostics.extend(allowed::check(rule, &checked, self.settings));
+        checked.diagnostics.extend(allowed::check(rule, &checked, self.settings, view.catalog));
         let mut tree = checked.expanded.clone();
         if self.settings.scope == Scope::Namespace {
             match self.guard(rule.source(), view.catalog) {
@@ -215,9 +216,8 @@ impl<'a> Judge<'a> {
             return true;
         }
         let Some(field) = guard_field(rule.source()) else { return self.settings.other_sources == OtherSources::Allow };
-        let guard = Expr::equals(field, self.namespace);
-        match parse(&rule.condition).tree.map(Expr::unplaced) {
-            Some(Expr::And(parts)) => parts.first().is_some_and(|first| *first == guard.unplaced()),
+        match parse(&rule.condition).tree {
+            Some(Expr::And(parts)) => parts.first().is_some_and(|first| is_guard(first, field, self.namespace)),
             _ => false,
         }
     }
@@ -282,6 +282,16 @@ impl<'a> Judge<'a> {
     }
 }
 
+/// Whether this is `field = namespace`, in quotes or not.
+fn is_guard(expr: &Expr, field: &str, namespace: &str) -> bool {
+    let Expr::Check(Check { operand: Operand::Field(own), op: Op::Eq, modifier: None, rhs: Rhs::Value(value), .. }) =
+        expr
+    else {
+        return false;
+    };
+    &*own.name == field && own.argument.is_none() && &*value.text == namespace
+}
+
 fn guard_field(source: &str) -> Option<&'static str> {
     match source {
         SYSCALL => Some("k8s.ns.name"),
@@ -292,8 +302,8 @@ fn guard_field(source: &str) -> Option<&'static str> {
 
 /// Whether two Falcos take the same words for lists or macros of their own.
 fn same_base(
-    ours: &BTreeSet<Arc<str>>,
-    theirs: &BTreeSet<Arc<str>>,
+    ours: &BTreeSet<SmolStr>,
+    theirs: &BTreeSet<SmolStr>,
     what: &str,
     (our, their): (&Catalog, &Catalog),
 ) -> Result<(), Diagnostic> {

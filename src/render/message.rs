@@ -32,32 +32,51 @@ pub fn sentence(finding: &Diagnostic, text: &str) -> String {
 }
 
 /// How many columns of a line are shown: a condition may be one line of thousands.
-const WIDTH: usize = 100;
+const WIDTH: usize = 120;
 
-/// One finding over several lines: the sentence, the line with carets under what is meant, what to do.
+/// A line by its number, with carets under what is meant in it from a column on (from 1, in characters), cut to a
+/// readable width.
 #[must_use]
-pub fn excerpt(finding: &Diagnostic, text: &str) -> String {
-    let mut out = format!("{}: {}\n", finding.part, finding.message);
-    let (line, column) = finding.span.position(text);
-    let chars: Vec<char> = text.lines().nth(line - 1).unwrap_or_default().chars().collect();
-    if finding.part != Part::Whole && !chars.is_empty() {
-        let start = (column - 1).min(chars.len());
-        let meant = finding.span.of(text).lines().next().unwrap_or_default().trim_end().chars().count().max(1);
-        let from = start.saturating_sub(WIDTH / 2);
-        let shown: String =
-            chars.iter().skip(from).take(WIDTH).map(|c| if c.is_control() { ' ' } else { *c }).collect();
-        let dots = if from > 0 { "..." } else { "" };
-        let carets = "^".repeat(meant.min((from + WIDTH).saturating_sub(start).max(1)));
-        out.push_str(&format!("  {dots}{}\n  {}{carets}\n", shown.trim_end(), " ".repeat(dots.len() + start - from)));
+pub fn caret(number: usize, line: &str, column: usize, meant: &str) -> String {
+    let number = number.to_string();
+    let margin = " ".repeat(number.len());
+    let chars: Vec<char> = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let start = column.saturating_sub(1);
+    let meant = meant.lines().next().unwrap_or_default().trim_end();
+    let length = meant.chars().count().max(1).min(chars.len().saturating_sub(start).max(1));
+    let from = if start + length.min(WIDTH / 2) > WIDTH { start.saturating_sub(WIDTH / 2) } else { 0 };
+    let shown: String = chars.iter().skip(from).take(WIDTH).collect();
+    let (before, after) = (if from > 0 { "..." } else { "" }, if from + WIDTH < chars.len() { "..." } else { "" });
+    let length = length.min((from + WIDTH).saturating_sub(start).max(1));
+    format!(
+        "{margin} |\n{number} | {before}{}{after}\n{margin} | {}{}\n",
+        shown.trim_end(),
+        " ".repeat(before.len() + start - from),
+        "^".repeat(length)
+    )
+}
+
+/// Where a finding is in the text of its part, over several lines: its place, the line with carets under what is meant,
+/// what to do. The place begins with `part`, which is what the reader knows the text by.
+#[must_use]
+pub fn excerpt(finding: &Diagnostic, part: &str, text: &str) -> String {
+    let (number, column) = finding.span.position(text);
+    let line = text.lines().nth(number - 1).unwrap_or_default();
+    let margin = " ".repeat(number.to_string().len());
+    let mut out = String::new();
+    if !line.trim().is_empty() {
+        out.push_str(&format!("{margin}--> {part}:{number}:{column}\n"));
+        out.push_str(&caret(number, line, column, finding.span.of(text)));
     }
     if let Some(help) = &finding.help {
-        out.push_str(&format!("  help: {help}\n"));
+        out.push_str(&format!("{margin} = help: {help}\n"));
     }
     out
 }
 
 /// Whether the finding is about something else that the item uses, and not about the item itself.
-pub(super) fn is_of_dependency(code: Code) -> bool {
+#[must_use]
+pub fn is_of_dependency(code: Code) -> bool {
     matches!(
         code,
         Code::UnknownMacro
@@ -98,17 +117,18 @@ mod tests {
     #[test]
     fn excerpts_point_at_what_is_meant() {
         assert_eq!(
-            excerpt(&finding(16, 24), "evt.num > 0 and proc.nam = x\n"),
-            "condition: there is no field `proc.nam`\n  evt.num > 0 and proc.nam = x\n                  ^^^^^^^^\n  \
-             help: did you mean `proc.name`?\n"
+            excerpt(&finding(16, 24), "spec.condition", "evt.num > 0 and proc.nam = x\n"),
+            " --> spec.condition:1:17\n  |\n1 | evt.num > 0 and proc.nam = x\n  |                 ^^^^^^^^\n  \
+             = help: did you mean `proc.name`?\n"
         );
         let long = format!("{}BAD{}", "x".repeat(300), "y".repeat(300));
-        let shown = excerpt(&finding(300, 303), &long);
+        let shown = excerpt(&finding(300, 303), "x", &long);
         let lines: Vec<&str> = shown.lines().collect();
-        assert_eq!(lines[1].find("BAD"), lines[2].find("^^^"), "{shown}");
+        assert_eq!(lines[2].find("BAD"), lines[3].find("^^^"), "{shown}");
         for (start, end) in [(0, 0), (603, 603), (0, 603), (900, 999)] {
-            assert!(excerpt(&finding(start, end), &long).lines().all(|line| line.len() < 120));
+            let shown = excerpt(&finding(start, end), "x", &long);
+            assert!(shown.contains('^') && shown.lines().all(|line| line.len() < 140), "{shown}");
         }
-        assert!(!excerpt(&finding(0, 0), "").contains('^'));
+        assert!(!excerpt(&finding(0, 0), "x", "").contains('^'));
     }
 }

@@ -12,14 +12,16 @@ mod message;
 mod names;
 mod policy;
 mod quota;
+mod snapshot;
 mod text;
 mod verdict;
 mod yaml;
 
 pub use catalogs::catalog;
-pub use message::{excerpt, sentence};
+pub use message::{caret, excerpt, is_of_dependency, sentence};
 pub use names::Names;
 pub use policy::{EventTypeMode, NameMode, OtherSources, Policy, PolicyError, Scope, Settings};
+pub use snapshot::Snapshot;
 pub use text::{list_text, macro_text, rule_text};
 pub(crate) use yaml::{push_flow_scalar, push_scalar};
 

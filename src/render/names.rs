@@ -43,4 +43,35 @@ impl Names {
     pub fn held_by_other(&self, name: &str, namespace: &str) -> Option<&str> {
         self.held.get(name)?.iter().map(String::as_str).find(|holder| *holder != namespace)
     }
+
+    /// What there is to know about these names: who else holds them.
+    #[must_use]
+    pub fn among<'n>(&self, names: impl IntoIterator<Item = &'n str>) -> Self {
+        let mut few = Self::default();
+        for name in names {
+            let Some(holders) = self.held.get(name) else { continue };
+            for holder in holders {
+                few.by_namespace.entry(holder.clone()).or_default().insert(name.to_owned());
+            }
+            few.held.insert(name.to_owned(), holders.clone());
+        }
+        few
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_names_are_held_as_all_are() {
+        let mut names = Names::default();
+        names.hold("a", ["x", "y"].map(str::to_owned).into());
+        names.hold("b", ["x"].map(str::to_owned).into());
+        let few = names.among(["x", "z", "x"]);
+        assert_eq!(few.held_by_other("x", "a"), Some("b"));
+        assert_eq!(few.held_by_other("x", "b"), Some("a"));
+        assert_eq!(few.held_by_other("y", "b"), None);
+        assert_eq!(names.among([]).held_by_other("x", "c"), None);
+    }
 }

@@ -79,7 +79,7 @@ pub fn show(gauge: &IntGaugeVec, series: &BTreeMap<Vec<String>, i64>) {
         gauge.with_label_values(values).set(*value);
     }
     let names: Vec<String> = gauge.desc().first().map(|desc| desc.variable_labels.clone()).unwrap_or_default();
-    for metric in gauge.collect().iter().flat_map(|family| family.get_metric()) {
+    for metric in gauge.collect().iter().flat_map(prometheus::proto::MetricFamily::get_metric) {
         let labels: HashMap<&str, &str> = metric.get_label().iter().map(|it| (it.name(), it.value())).collect();
         let values: Vec<String> =
             names.iter().filter_map(|name| labels.get(name.as_str()).map(ToString::to_string)).collect();

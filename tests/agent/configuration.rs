@@ -8,15 +8,6 @@ use serde_yaml::Value;
 
 use crate::place::{Agent, Place, bad, described, hash, rollout, rule, settled};
 
-/// An agent that has one file of its own in force, on this base.
-async fn on(place: &Place) -> Agent {
-    let mut agent = place.start();
-    agent.want([("a", settled(&rule("a")))]);
-    let running = agent.settled(&[("a", &rule("a"))]).await;
-    assert_eq!((running.proof, running.fault), (Proof::Metrics, None));
-    agent
-}
-
 fn entries(place: &Place, file: &str, key: &str) -> Vec<String> {
     let config: Value = serde_yaml::from_str(&place.read(file)).unwrap();
     let entries = config.get(key).unwrap().as_sequence().unwrap().clone();
@@ -30,7 +21,7 @@ async fn rules_files_are_extended_and_all_else_is_kept() {
         "# Ours.\nrules_files: # in order\n  - DIR/etc/base_rules.yaml\n\n# not Falco's\nunknown: {deep: [1, 2]}\n";
     place.base(base);
     let before = place.read("etc/falco.yaml");
-    on(&place).await;
+    place.running().await;
     let [first, ours, trigger] = &entries(&place, "state/falco.yaml", "rules_files")[..] else {
         panic!("three entries")
     };
@@ -51,7 +42,7 @@ async fn the_old_key_is_extended_where_it_is_the_one_in_use() {
     for value in ["DIR/etc/base_rules.yaml", "[DIR/etc/base_rules.yaml]"] {
         let place = Place::new();
         place.base(&format!("rules_file: {value}\n"));
-        on(&place).await;
+        place.running().await;
         let expected = ["DIR/etc/base_rules.yaml", "DIR/state/rules/a.yaml", "DIR/state/.reload"];
         assert_eq!(entries(&place, "state/falco.yaml", "rules_file"), expected.map(|it| place.here(it)));
         assert!(!place.read("state/falco.yaml").contains("rules_files"));
@@ -62,7 +53,7 @@ async fn the_old_key_is_extended_where_it_is_the_one_in_use() {
 async fn a_base_without_rules_files_gets_the_key() {
     let place = Place::new();
     place.base("");
-    on(&place).await;
+    place.running().await;
     let expected = ["DIR/state/rules/a.yaml", "DIR/state/.reload"];
     assert_eq!(entries(&place, "state/falco.yaml", "rules_files"), expected.map(|it| place.here(it)));
 }
@@ -70,7 +61,7 @@ async fn a_base_without_rules_files_gets_the_key() {
 #[tokio::test]
 async fn both_keys_are_an_error_and_the_running_falco_is_left_alone() {
     let place = Place::new();
-    let mut agent = on(&place).await;
+    let mut agent = place.running().await;
     let (pid, set) = (place.falco(), place.current());
     let reloaded = agent.running.borrow().last_reload;
     place.base("rules_files: [DIR/etc/base_rules.yaml]\nrules_file: [DIR/etc/base_rules.yaml]\n");
@@ -114,7 +105,7 @@ async fn a_folder_of_config_files_that_sets_the_keys_has_ours_behind_its_own() {
         place.write("etc/config.d/10.yaml", &place.here(&format!("{included}webserver: {{listen_port: 1}}\n")));
         let main = if key == "rules_files" { "rules_files: [DIR/etc/base_rules.yaml]\n" } else { "" };
         place.base(&format!("{main}config_files:\n  - DIR/etc/config.d\nwebserver: {{enabled: true}}\n"));
-        let mut agent = on(&place).await;
+        let mut agent = place.running().await;
         let include = place.read("state/current/include.yaml");
         assert!(include.contains(&place.here("- DIR/state/rules/a.yaml")), "{include}");
         // A macro of a file that the folder names is known to a file of ours.
@@ -134,7 +125,7 @@ async fn a_folder_of_config_files_that_replaces_the_list_does_not_lose_ours() {
     place.write("etc/config.d/10.yaml", &place.here("rules_files: [DIR/etc/other_rules.yaml]\n"));
     place
         .base("rules_files: [DIR/etc/base_rules.yaml]\nconfig_files: [{path: DIR/etc/config.d, strategy: override}]\n");
-    let running = on(&place).await.running.borrow().clone();
+    let running = place.running().await.running.borrow().clone();
     assert_eq!(running.loaded.keys().collect::<Vec<_>>(), ["a"]);
 }
 
@@ -146,7 +137,7 @@ async fn a_page_that_the_base_serves_is_used_as_it_is() {
         "rules_files: [DIR/etc/base_rules.yaml]\nmetrics: {{enabled: true, interval: 1h}}\nwebserver: {{enabled: true, \
          listen_address: 127.0.0.1, listen_port: {port}, prometheus_metrics_enabled: true}}\n"
     ));
-    let agent = on(&place).await;
+    let agent = place.running().await;
     assert_eq!(agent.engine.page.borrow().map(|page| page.port()), Some(port));
 }
 
@@ -169,7 +160,7 @@ async fn base_rules_that_change_are_confirmed_again_and_bad_ones_reported() {
     let ways: [(&str, Write); 2] = [("in place", Place::write), ("by rename", Place::replace)];
     for (way, write) in ways {
         let place = Place::new();
-        let mut agent = on(&place).await;
+        let mut agent = place.running().await;
         let (pid, first) = (place.falco(), agent.running.borrow().last_reload);
         write(&place, "etc/base_rules.yaml", &rule("base2"));
         let running = agent.until("the new base", |running| running.settled && running.last_reload > first).await;
@@ -194,7 +185,7 @@ async fn base_rules_that_change_are_confirmed_again_and_bad_ones_reported() {
 #[tokio::test]
 async fn a_changed_falco_yaml_is_taken_over_and_a_bad_one_reported() {
     let place = Place::new();
-    let mut agent = on(&place).await;
+    let mut agent = place.running().await;
     place.base("rules_files: [DIR/etc/base_rules.yaml]\npriority: error\n");
     let set = place.current();
     let steps = || agent.seen.steps.lock().unwrap().iter().filter(|step| **step == Step::Kept).count();

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +12,7 @@ use std::time::Duration;
 
 use falco_operator::agent::engine::{Engine, EngineOptions, Observer, ReloadOutcome, Step};
 use falco_operator::agent::{RulesText, Running, Wanted, WantedFile};
+use falco_operator::api::Proof;
 use k8s_openapi::jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
@@ -22,7 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A node.
 pub struct Place {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
+    /// Removes it in the end, where it is this process' own.
+    _own: Option<tempfile::TempDir>,
 }
 
 /// An engine at work on a node.
@@ -34,11 +39,15 @@ pub struct Agent {
     shutdown: CancellationToken,
 }
 
+/// What is done at a step, before the engine goes on.
+type AtStep = Box<dyn FnMut(Step) + Send>;
+
 /// What an engine told.
 #[derive(Default)]
 pub struct Seen {
     pub reloads: Mutex<Vec<ReloadOutcome>>,
     pub steps: Mutex<Vec<Step>>,
+    at_step: Mutex<Option<AtStep>>,
 }
 
 impl Observer for Seen {
@@ -48,12 +57,24 @@ impl Observer for Seen {
 
     fn step(&self, step: Step) {
         self.steps.lock().unwrap().push(step);
+        if let Some(act) = self.at_step.lock().unwrap().as_mut() {
+            act(step);
+        }
     }
 }
 
 impl Seen {
     pub fn count(&self, outcome: ReloadOutcome) -> usize {
         self.reloads.lock().unwrap().iter().filter(|it| **it == outcome).count()
+    }
+
+    pub fn steps(&self, step: Step) -> usize {
+        self.steps.lock().unwrap().iter().filter(|it| **it == step).count()
+    }
+
+    /// Does this at each step from now on, while the engine waits.
+    pub fn at_step(&self, act: impl FnMut(Step) + Send + 'static) {
+        *self.at_step.lock().unwrap() = Some(Box::new(act));
     }
 }
 
@@ -121,10 +142,22 @@ pub fn wanted<const N: usize>(files: [(&str, WantedFile); N]) -> Wanted {
     Wanted { files: files.into_iter().map(|(ns, file)| (ns.to_owned(), file)).collect(), synced: true }
 }
 
+/// The page of metrics of the Falco with this number; `None` while it has none.
+pub fn page_of(pid: i32) -> Option<String> {
+    let line = String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).ok()?).into_owned();
+    let port = line.split('\0').rev().find_map(|word| word.strip_prefix("webserver.listen_port="))?.parse().ok()?;
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page).ok()?;
+    page.contains("sha256_rules_files_info").then_some(page)
+}
+
 impl Place {
     /// With a base that lists one rules file.
     pub fn new() -> Self {
-        let place = Self { folder: tempfile::tempdir().unwrap() };
+        let own = tempfile::tempdir().unwrap();
+        let place = Self { folder: own.path().to_owned(), _own: Some(own) };
         for folder in ["etc", "control"] {
             fs::create_dir(place.path(folder)).unwrap();
         }
@@ -140,6 +173,16 @@ impl Place {
         place
     }
 
+    /// One that another process has made.
+    pub fn at(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), _own: None }
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Writes the base configuration: what each has, and these lines, in which `DIR` stands for the node's folder.
     pub fn base(&self, lines: &str) {
         let usual = "engine: {kind: nodriver}\nstdout_output: {enabled: true}\nlog_stderr: false\n";
@@ -147,11 +190,11 @@ impl Place {
     }
 
     pub fn here(&self, text: &str) -> String {
-        text.replace("DIR", &self.folder.path().display().to_string())
+        text.replace("DIR", &self.folder.display().to_string())
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.join(name)
     }
 
     pub fn write(&self, name: &str, text: &str) {
@@ -184,6 +227,54 @@ impl Place {
     /// The set in force.
     pub fn current(&self) -> PathBuf {
         self.path("state").join(fs::read_link(self.path("state/current")).unwrap())
+    }
+
+    /// An agent that has one file of its own in force: rule `a` of namespace `a`.
+    pub async fn running(&self) -> Agent {
+        let mut agent = self.start();
+        agent.want([("a", settled(&rule("a")))]);
+        let running = agent.settled(&[("a", &rule("a"))]).await;
+        assert_eq!((running.proof, running.fault), (Proof::Metrics, None));
+        agent
+    }
+
+    /// The files of namespaces of the set in force, with their hashes; fails unless that set is whole.
+    pub fn whole(&self) -> BTreeMap<String, String> {
+        let set = self.current();
+        let at = set.display();
+        let read = |name: &str| fs::read(set.join(name)).unwrap_or_else(|err| panic!("{name} of {at}: {err}"));
+        let manifest: serde_json::Value = serde_json::from_slice(&read("set.json")).unwrap();
+        let pairs = |key: &str| -> Vec<(String, String)> { serde_json::from_value(manifest[key].clone()).unwrap() };
+        for (name, expected) in pairs("config_hashes") {
+            assert_eq!(hash(&read(&name)), expected, "{name} of {at}");
+        }
+        for (name, expected) in pairs("rules_hashes") {
+            assert_eq!(hash(&read(&format!("rules/{name}"))), expected, "{name} of {at}");
+        }
+        let files = manifest["files"].as_object().unwrap();
+        files.iter().map(|(name, file)| (name.clone(), file["hash"].as_str().unwrap().to_owned())).collect()
+    }
+
+    /// The processes that run as Falco with this configuration of the node; or any below it, if it is a folder.
+    pub fn run_with(&self, config: &str) -> Vec<i32> {
+        let option = format!("\0-c\0{}", self.path(config).display());
+        let runs = |pid: &i32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            line.contains(&option) && !line.contains("\0--dry-run\0") && !line.contains("\0-V\0")
+        };
+        let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|it| it.file_name().to_str()?.parse().ok());
+        pids.filter(runs).collect()
+    }
+
+    /// The Falcos that run on what is in force.
+    pub fn falcos(&self) -> Vec<i32> {
+        self.run_with("state/falco.yaml")
+    }
+
+    /// The pages of all Falcos that run on anything of the agent's.
+    pub fn pages(&self) -> Vec<String> {
+        self.run_with("state/").into_iter().filter_map(page_of).collect()
     }
 
     /// The process that was noted as ours.

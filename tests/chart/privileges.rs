@@ -54,6 +54,12 @@ fn no_account_has_a_right_that_is_not_listed_here() {
             "Role/fo1-falco-operator-controller",
             &["coordination/leases: create", "coordination/leases[falco-operator]: get update patch"],
         ),
+        // Its own certificates, and whom API servers trust.
+        ("Role/fo1-falco-operator-webhook", &["/secrets[fo1-falco-operator-webhook]: get update"]),
+        (
+            "ClusterRole/fo1-falco-operator-webhook",
+            &["admissionregistration/validatingwebhookconfigurations[fo1-falco-operator-webhook]: get patch"],
+        ),
         ("Role/fo1-falco-operator-agents", &["/pods: list watch", "apps/daemonsets: list watch"]),
         (
             "ClusterRole/fo1-falco-operator-agent",
@@ -124,11 +130,13 @@ fn roles_are_bound_to_the_accounts_that_need_them() {
         "ClusterRole agent -> agent",
         "ClusterRole controller -> cleanup",
         "ClusterRole controller -> controller",
+        "ClusterRole webhook -> controller",
         "Role agents -> controller",
         "Role cleanup -> cleanup",
         "Role agents -> cleanup",
         "Role controller -> cleanup",
         "Role controller -> controller",
+        "Role webhook -> controller",
     ];
     assert_eq!(bound, expected);
 }

@@ -20,6 +20,10 @@ pub const VARIANTS: &[&[&str]] = &[
     &["falco.config.json_output=true", r"falco.customRules.site\.yaml=- list: x"],
     &["agent.maxUnavailable=10%", "rollout.waves={1,10%,all}", "rollout.acceptAssumed=true"],
     &["developerRoles.aggregate=true", "controller.replicas=1", "proxy.httpsProxy=http://proxy:3128"],
+    &["webhook.enabled=false"],
+    &["webhook.failurePolicy=Fail", "webhook.namespaceSelector.matchLabels.rules=falco", "networkPolicy.enabled=true"],
+    &["webhook.certificate.source=cert-manager"],
+    &["webhook.certificate.source=secret", "webhook.certificate.secretName=mine", "webhook.certificate.caBundle=PEM"],
     &["image.digest=sha256:0123456789012345678901234567890123456789012345678901234567890123"],
 ];
 
@@ -43,6 +47,9 @@ fn a_mistyped_value_is_refused_in_words() {
         ("rollout.waves={some}", "/rollout/waves"),
         ("controller.replicas=two", "/controller/replicas"),
         ("image.digest=sha256:abc", "/image/digest"),
+        ("webhook.failurePolicy=Maybe", "/webhook/failurePolicy"),
+        ("webhook.certificate.source=file", "/webhook/certificate/source"),
+        ("webhook.certificate.source=secret", "webhook.certificate.secretName"),
     ] {
         let (ok, _, err) = helm(&["template", "fo1", CHART, "--set", set]);
         assert!(!ok && err.contains(words), "{set}: {err}");
@@ -260,6 +267,39 @@ fn two_controllers_share_no_fate_and_stay_through_drains() {
         let from = &policy["ingress"][0]["from"][0]["podSelector"]["matchLabels"];
         assert_eq!(from["app"], "prometheus");
     }
+}
+
+#[test]
+fn what_the_controllers_keep_current_is_not_the_chart_s() {
+    let rendered = objects(&[]);
+    let name = "fo1-falco-operator-webhook";
+    let secret = rendered[&format!("Secret/{name}")].as_object().unwrap();
+    assert!(!secret.contains_key("data") && !secret.contains_key("stringData"), "an upgrade would empty it");
+    let webhook = |set: &[&str]| {
+        objects(set)[&format!("ValidatingWebhookConfiguration/{name}")]["webhooks"][0]["clientConfig"].clone()
+    };
+    assert_eq!(webhook(&[])["caBundle"], Value::Null);
+    assert_eq!(webhook(&[])["service"]["name"], name);
+    let own = &[
+        "webhook.certificate.source=secret",
+        "webhook.certificate.secretName=mine",
+        "webhook.certificate.caBundle=PEM",
+    ];
+    assert_eq!(webhook(own)["caBundle"], "UEVN");
+
+    // Whoever makes the certificate, nobody has more rights than that takes.
+    for set in [own as &[&str], &["webhook.certificate.source=cert-manager"], &["webhook.enabled=false"]] {
+        let rendered = objects(set);
+        assert!(!rendered.keys().any(|key| key.contains("Role") && key.ends_with("-webhook")), "{set:?}");
+        assert!(!rendered.contains_key(&format!("Secret/{name}")), "{set:?}");
+    }
+    let off = objects(&["webhook.enabled=false"]);
+    assert!(!off.keys().any(|key| key.contains("webhook")));
+    let controller = &off["Deployment/fo1-falco-operator-controller"];
+    assert!(!controller.to_string().contains("webhook"));
+    let mounted = objects(own)["Deployment/fo1-falco-operator-controller"]["spec"]["template"]["spec"].clone();
+    assert_eq!(mounted["volumes"][1]["secret"]["secretName"], "mine");
+    assert!(mounted["containers"][0].to_string().contains("--webhook-tls-dir=/etc/falco-operator-webhook"));
 }
 
 /// Equal but for the way in which numbers are written: Helm's YAML knows no `1.0`.

@@ -152,7 +152,7 @@ fn tables(world: &World, ann: &Ann) -> Result<()> {
 
     for (field, words) in [
         ("falcorule", &["A Falco rule of this namespace", "spec", "status"] as &[&str]),
-        ("falcorule.spec.condition", &["FIELD: condition <string> -required-", "Falco's condition language"]),
+        ("falcorule.spec.condition", &["FIELD: condition <string>", "Falco's condition language"]),
         ("falcorule.spec.priority", &["EMERGENCY", "in upper or lower case"]),
         ("falcorule.spec.exceptions", &["Cases in which the rule does not match"]),
         ("falcorule.status.generationInForce", &["The generation of the object that nodes have loaded"]),

@@ -128,8 +128,14 @@ fn powerless(world: &World) -> Result<()> {
     })?;
     world.cluster.start_node("node-2")?;
     world.until("the node has caught up", "dark", || {
-        ensure!(world.file("node-2", "leaving-dark")?.is_none(), "it still has what was withdrawn");
         ensure!(world.file("node-2", "dark")?.is_some_and(|file| file.contains("zsh")), "it has not the edit");
+        // It has not seen that bundle emptied, so that it can't tell a withdrawal from a lost world: it keeps the file for
+        // ten minutes, and says so.
+        let report = world.report("node-2")?.context("no FalcoNode")?.status.context("no report")?;
+        let kept =
+            report.namespaces.iter().find(|it| it.namespace == "leaving-dark").context("it says nothing of it")?;
+        let message = kept.message.as_deref().unwrap_or_default();
+        ensure!(message.contains("kept until") && kept.fault.is_none(), "{kept:?}");
         settled(world, "node-2")
     })?;
     world.rule("dark", "one", BASH)?;

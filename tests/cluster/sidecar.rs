@@ -40,6 +40,7 @@ fn falco_yaml(values: &Value, port: u16) -> Value {
     let mut config = values["falco"].clone();
     config["rules_files"] = json!(["/etc/falco/falco_rules.yaml", "/etc/falco/falco_rules.local.yaml"]);
     config["engine"] = json!({"kind": "nodriver"});
+    config["stdout_output"] = json!({"enabled": true});
     config["load_plugins"] = json!(["container"]);
     config["plugins"] = json!([{"name": "container", "library_path": "libcontainer.so"}]);
     config["metrics"] = json!({"enabled": values["metrics"]["enabled"], "interval": "1h", "output_rule": false});

@@ -21,7 +21,7 @@ use test_cluster::audit::AuditEvent;
 use test_cluster::{Cluster, NodeOptions, Product, Release, wait};
 
 /// Within this time everything comes about that is waited for, on a slow machine too. No test says how fast it is.
-pub const LIMIT: Duration = Duration::from_mins(2);
+pub const LIMIT: Duration = Duration::from_mins(6);
 
 /// The namespace of the release.
 pub const SYSTEM: &str = "kube-system";
@@ -64,7 +64,12 @@ impl World {
         for (name, options) in more {
             world.cluster.add_node_with(name, options)?;
         }
-        Release::install(&world.cluster, values)?;
+        let mut values: Value = serde_yaml::from_str(values)?;
+        if values["webhook"].is_null() {
+            // What is broken is to get to the controller; `tests/webhook` is about what is refused before.
+            values["webhook"] = json!({"enabled": false});
+        }
+        Release::install(&world.cluster, &values.to_string())?;
         Ok(world)
     }
 

@@ -41,3 +41,15 @@ fn what_can_not_be_had_is_refused_in_words() {
     assert!(outcome.err.contains("<stdin>:4:10: the macro `a-b` can't be a manifest"), "{outcome:?}");
     assert_eq!(run(dir.path(), &["convert", "none.yaml"], "").code, 2);
 }
+
+#[test]
+fn what_falco_pastes_otherwise_than_it_is_written_is_told() {
+    let text = "- list: l\n  items: [x, 'a,b']\n- rule: r\n  desc: d\n  condition: evt.type = open and proc.name in (l)\n  output: o\n  \
+                priority: INFO\n";
+    let dir = folder(&[]);
+    let outcome = run(dir.path(), &["convert", "-"], text);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert!(outcome.err.starts_with("warning: <stdin>:2:15: Falco reads `a,b` as 2 values"), "{outcome:?}");
+    let outcome = run(dir.path(), &["render", "-"], &outcome.out);
+    assert!(outcome.out.contains("proc.name in (x, \"a,b\")"), "{outcome:?}");
+}

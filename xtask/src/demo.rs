@@ -13,6 +13,9 @@ use crate::steps::{Steps, show};
 /// Within this time everything that the demo waits for comes about, on a slow machine too.
 const LIMIT: Duration = Duration::from_mins(2);
 
+/// A condition that Falco refuses.
+const BROKEN: &str = "container.id != host and proc.nonsense = bash";
+
 /// How.
 #[derive(clap::Args)]
 pub struct Args {
@@ -28,7 +31,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     ensure!(args.nodes > 0, "a demo without nodes shows nothing: --nodes must be at least 1");
     let begun = Instant::now();
-    let mut steps = Steps::new(if args.keep { 11 } else { 12 });
+    let mut steps = Steps::new(if args.keep { 12 } else { 13 });
     steps.step("the pinned tools are there", || Tools::ensure(Tool::CLUSTER))?;
     let product = steps.step("the product is built", Product::build)?;
     println!("    Falco is {}", product.falco_in_words());
@@ -45,7 +48,8 @@ pub fn run(args: &Args) -> Result<()> {
     let demo = Demo { cluster, nodes: args.nodes };
     let took = steps.step("the first rule is loaded on every node", || demo.first_rule())?;
     steps.step("an edit is loaded on every node", || demo.edit())?;
-    steps.step("a broken condition is told, and the last good file stays", || demo.broken())?;
+    steps.step("a broken condition is refused, with a caret under the mistake", || demo.refused())?;
+    steps.step("without the webhook the status tells it, and the last good file stays", || demo.broken(&release))?;
     steps.step("the repaired rule is loaded on every node", || demo.repaired())?;
     steps.step("a rule of the same name in another namespace is loaded beside it", || demo.second_namespace())?;
     steps.step("a deleted rule is gone from every node", || demo.delete_rules())?;
@@ -76,6 +80,19 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// The seed's rule with another condition.
+fn manifest(namespace: &str, condition: &str) -> Value {
+    serde_json::json!({
+        "apiVersion": "mumoshu.github.io/v1alpha1", "kind": "FalcoRule",
+        "metadata": {"name": "bash", "namespace": namespace},
+        "spec": {
+            "rule": "shell_in_container", "desc": "notice shell activity within a container",
+            "condition": condition, "output": "shell in a container (user=%user.name shell=%proc.name)",
+            "priority": "WARNING",
+        },
+    })
+}
+
 struct Demo {
     cluster: Cluster,
     nodes: usize,
@@ -88,16 +105,7 @@ impl Demo {
 
     /// The seed's rule with another condition.
     fn rule(&self, namespace: &str, condition: &str) -> Result<()> {
-        let manifest = serde_json::json!({
-            "apiVersion": "mumoshu.github.io/v1alpha1", "kind": "FalcoRule",
-            "metadata": {"name": "bash", "namespace": namespace},
-            "spec": {
-                "rule": "shell_in_container", "desc": "notice shell activity within a container",
-                "condition": condition, "output": "shell in a container (user=%user.name shell=%proc.name)",
-                "priority": "WARNING",
-            },
-        });
-        show("kubectl apply -f -", &self.cluster.apply(&manifest.to_string())?);
+        show("kubectl apply -f -", &self.cluster.apply(&manifest(namespace, condition).to_string())?);
         Ok(())
     }
 
@@ -109,8 +117,7 @@ impl Demo {
     /// Shows the rules as they change, until this one's present generation is Active on every node.
     fn active(&self, namespace: &str) -> Result<()> {
         let mut shown = String::new();
-        let all = format!("{0}/{0}", self.nodes);
-        wait::until("the rule is Active", LIMIT, || {
+        let mut show_news = || -> Result<()> {
             let table = self.cluster.kubectl(&["get", "falcorules", "-A", "--no-headers=false"])?;
             // The age alone is no news.
             let words = |line: &str| line.split_whitespace().rev().skip(1).collect::<Vec<_>>().join(" ");
@@ -119,6 +126,11 @@ impl Demo {
                 show("kubectl get falcorules -A", &table);
                 shown = news;
             }
+            Ok(())
+        };
+        let all = format!("{0}/{0}", self.nodes);
+        wait::until("the rule is Active", LIMIT, || {
+            show_news()?;
             let rule = self.get("falcorule", namespace, "bash")?;
             let status = &rule["status"];
             ensure!(
@@ -129,6 +141,7 @@ impl Demo {
             );
             Ok(())
         })?;
+        show_news()?;
         let wait = ["wait", "--for=condition=Ready", "--timeout=60s", "--namespace", namespace, "falcorule/bash"];
         show(&format!("kubectl {}", wait.join(" ")), &self.cluster.kubectl(&wait)?);
         Ok(())
@@ -183,9 +196,36 @@ impl Demo {
         Ok(())
     }
 
-    fn broken(&self) -> Result<()> {
+    /// The broken rule as a developer applies it.
+    fn refused(&self) -> Result<()> {
+        let good = self.get("falcorule", "default", "bash")?["spec"].clone();
+        // Until API servers trust the webhook, which is a matter of moments, they let everything in.
+        wait::until("the webhook answers", LIMIT, || {
+            ensure!(!self.apply(&["--dry-run=server"], "default", BROKEN)?.0, "the broken rule was let in");
+            Ok(())
+        })?;
+        let (went_in, words) = self.apply(&[], "default", BROKEN)?;
+        show("kubectl apply -f -", &words);
+        ensure!(!went_in && words.contains("^^^^^^^^^^^^^"), "no caret under the mistake: {words}");
+        ensure!(self.get("falcorule", "default", "bash")?["spec"] == good, "the refused edit is there all the same");
+        Ok(())
+    }
+
+    /// Whether a rule with this condition went in, and what kubectl said.
+    fn apply(&self, more: &[&str], namespace: &str, condition: &str) -> Result<(bool, String)> {
+        let file = self.cluster.dir().join("rule.json");
+        std::fs::write(&file, manifest(namespace, condition).to_string())?;
+        let out = self.cluster.command(Tool::Kubectl)?.arg("apply").args(more).arg("-f").arg(&file).output()?;
+        let text = [out.stdout, out.stderr].concat();
+        Ok((out.status.success(), String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    /// The same where the API server has nobody to ask.
+    fn broken(&self, release: &Release) -> Result<()> {
         let good = self.everywhere("default")?;
-        self.rule("default", "container.id != host and proc.nonsense = bash")?;
+        let off = ["delete", "validatingwebhookconfiguration", "fo1-falco-operator-webhook"];
+        show(&format!("kubectl {}", off.join(" ")), &self.cluster.kubectl(&off)?);
+        self.rule("default", BROKEN)?;
         let message = wait::until("the status says what is wrong", LIMIT, || {
             let rule = self.get("falcorule", "default", "bash")?;
             let conditions = rule["status"]["conditions"].as_array().context("no conditions yet")?;
@@ -199,7 +239,8 @@ impl Demo {
         show("kubectl get falcorule bash -o jsonpath=… # the Ready condition's message", &message);
         ensure!(message.contains("proc.nonsense"), "the message does not name the field: {message}");
         ensure!(self.everywhere("default")? == good, "the last good file did not stay");
-        Ok(())
+        // Back again, as a user would have it.
+        release.upgrade(&self.cluster, "{}\n")
     }
 
     fn repaired(&self) -> Result<()> {

@@ -55,6 +55,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
             let numbers = format!("{} passed, {} failed, {} skipped, ", seen.passed, seen.failed, seen.skipped);
             line(ok, &target.name, &numbers, begun);
         }
+        for told in text.lines().filter(|line| line.starts_with("fuzz ")) {
+            println!("       {told}");
+        }
         well &= ok;
         // A runner that ended without counting is a failure of its own.
         sum.failed += seen.failed + usize::from(!ok && seen.failed == 0);

@@ -161,3 +161,12 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 - {{ . }}
 {{- end }}
 {{- end -}}
+
+{{/* The Secret with the webhook's certificate, where somebody else makes that. */}}
+{{- define "falco-operator.webhookSecret" -}}
+{{- if eq .Values.webhook.certificate.source "secret" -}}
+{{- required "webhook.certificate.secretName names the Secret with the certificate of yours" .Values.webhook.certificate.secretName -}}
+{{- else -}}
+{{- .Values.webhook.certificate.secretName | default (printf "%s-webhook-certificate" (include "falco-operator.fullname" .)) -}}
+{{- end -}}
+{{- end -}}

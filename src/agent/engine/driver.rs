@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use nix::sys::signal::Signal;
@@ -258,17 +258,22 @@ impl Driver {
         let base = self.read_base().or_else(|_| {
             Base::read(&own, self.command.options()).map_err(|error| trouble(NodeFaultReason::ConfigInvalid, error))
         });
-        if let (Some(falco), Ok(base)) = (&self.falco, base) {
-            // A folder that can't be written may still hold the wrong set in force.
-            let within = self.store.check_config(&good);
-            let config = (self.store.current().as_deref() != Some(good.as_str())).then_some(within.as_path());
-            let spec = self.command.spec(&base, self.options.rule_matching, config);
+        if let Ok(base) = base {
             if let Err(error) = self.store.prepare_trigger() {
                 tracing::warn!(%error, "cannot prepare the folder by which Falco is told to load");
             }
-            falco.start(spec.clone());
-            self.spec = Some(spec);
+            self.start_on(&good, &base);
         }
+    }
+
+    /// Starts Falco on a set, which a folder that can't be written may not have in force.
+    pub(super) fn start_on(&mut self, set: &str, base: &Base) {
+        let Some(falco) = &self.falco else { return };
+        let within = self.store.check_config(set);
+        let config = (self.store.current().as_deref() != Some(set)).then_some(within.as_path());
+        let spec = self.command.spec(base, self.options.rule_matching, config);
+        falco.start(spec.clone());
+        self.spec = Some(spec);
     }
 
     /// Whether the Falco of another container has loaded the set that an agent before this one was confirming.
@@ -320,10 +325,10 @@ impl Driver {
     async fn turn(&mut self) {
         self.retry = None;
         self.settled = false;
-        let ended = match self.survived() {
-            Ok(()) => self.towards_wanted().await,
-            Err(trouble) => Err(trouble),
-        };
+        let ended = self.towards_wanted().await;
+        if ended.as_ref().is_err_and(|trouble| trouble.reason == NodeFaultReason::Storage) {
+            self.prove_what_is_there().await;
+        }
         if let Some(falco) = &self.falco {
             falco.restarts(true);
         }
@@ -345,6 +350,7 @@ impl Driver {
     /// Until what is wanted runs or was tried in vain.
     async fn towards_wanted(&mut self) -> Turn<bool> {
         loop {
+            self.survived().await?;
             let base = self.read_base()?;
             if self.verdicts_base != base.fingerprint {
                 self.verdicts.clear();
@@ -405,29 +411,40 @@ impl Driver {
         self.falco.as_ref().map_or(0, |falco| falco.status.borrow().starts)
     }
 
-    /// What follows from a death since the last turn: a set that has only just come into force is taken back.
-    fn survived(&mut self) -> Turn<()> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let (seen, end) = self.falco.as_ref().map_or(((0, 0), None), |falco| {
+    /// Where the folder can't be written, Falco goes on with what lies there: what that is can still be proved.
+    async fn prove_what_is_there(&mut self) {
+        let (current, good) = (self.store.current(), self.store.good());
+        let last = self.proved.as_ref().map(|proved| proved.set.id.clone());
+        if current.is_none() || current != good && current != last {
+            return;
+        }
+        if self.proved.as_ref().is_some_and(|proved| self.still(proved)) {
+            return;
+        }
+        let Some(set) = current.and_then(|id| self.store.read(&id)) else { return };
+        let Ok(base) = self.read_base() else { return };
+        if self.spec.as_ref() != Some(&self.command.spec(&base, self.options.rule_matching, None)) {
+            // It runs on a set that could not be put into force.
+            return;
+        }
+        if let Err(trouble) = self.prove(&set, &base).await {
+            tracing::warn!(reason = ?trouble.reason, "{}", trouble.message);
+        }
+    }
+
+    /// Takes note of how often Falco was started and died: what has happened until now is dealt with.
+    pub(super) fn look(&mut self) -> bool {
+        let seen = self.falco.as_ref().map_or((0, 0), |falco| {
             let status = falco.status.borrow();
-            ((status.starts, status.deaths), status.last_end.clone())
+            (status.starts, status.deaths)
         });
-        let died = seen.1 > std::mem::replace(&mut self.seen, seen).1;
-        let Some(probation) = self.memory.probation.clone() else { return Ok(()) };
-        if probation.until < now || self.store.read(&probation.previous).is_none() {
-            self.memory.probation = None;
-            return Ok(());
-        }
-        if !died || self.store.current() != self.store.good() {
-            return Ok(());
-        }
-        let message = format!("{}, soon after it loaded this file", end.unwrap_or_else(|| "Falco died".into()));
-        tracing::warn!("{message}; back to the set before it");
-        self.memory.probation = None;
-        self.memory.failed(&probation.files, cut(&message, MESSAGE));
-        self.save()?;
-        self.proved = None;
-        self.store.return_to(&probation.previous).map_err(storage)
+        seen.1 > std::mem::replace(&mut self.seen, seen).1
+    }
+
+    /// Whether Falco has died with a set on probation since the last look: then that comes first.
+    pub(super) fn died_on_probation(&self) -> bool {
+        let deaths = self.falco.as_ref().map_or(0, |falco| falco.status.borrow().deaths);
+        self.memory.probation.is_some() && deaths > self.seen.1
     }
 
     /// Writes what must outlive the agent.

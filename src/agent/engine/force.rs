@@ -48,18 +48,17 @@ impl Driver {
         self.save()?;
         self.store.stage(&set.id).map_err(storage)?;
         self.observer.step(Step::Staged);
+        if self.died_on_probation() {
+            // Not of this set: what came before is dealt with first.
+            return self.gave_up();
+        }
 
         self.count(set).await;
         let answer = self.swap_and_load(set, &spec, base).await?;
-        let page = match answer {
-            Answer::Confirmed(page) => Some(page),
+        let page = match &answer {
+            Answer::Confirmed(page) => Some(page.clone()),
             Answer::Silent => None,
-            Answer::Died(how) => {
-                return self.back(&fresh, &format!("{how}, while it loaded this file"), base, begun).await;
-            }
-            Answer::Late => {
-                return self.back(&fresh, "Falco did not confirm in time that it loaded this file", base, begun).await;
-            }
+            Answer::Died(_) | Answer::Late => return self.back(&fresh, &answer, base, begun).await,
         };
         self.observer.step(Step::Confirmed);
         self.proves(set, base, page.as_ref());
@@ -101,7 +100,10 @@ impl Driver {
             falco.stop().await;
         } else {
             falco.stop().await;
-            self.store.swap().map_err(storage)?;
+            if let Err(error) = self.store.swap() {
+                self.start_on_good(base);
+                return Err(storage(error));
+            }
             self.observer.step(Step::Swapped);
         }
         Ok(self.started(set, spec, base).await)
@@ -174,7 +176,8 @@ impl Driver {
             }
             let address = self.page_address();
             match address {
-                None => without = without.or(Some(Instant::now())),
+                // One that is only being started again has none yet.
+                None => without = without.filter(|_| self.lives()).or_else(|| self.lives().then(Instant::now)),
                 Some(address) => match page::read(address).await {
                     Ok(page) => {
                         self.no_metrics = false;
@@ -268,38 +271,41 @@ impl Driver {
     }
 
     /// Puts the last good set back, and finds out whether Falco runs with that one.
-    async fn back(&mut self, fresh: &[Tried], why: &str, base: &Base, begun: Instant) -> Turn<()> {
+    async fn back(&mut self, fresh: &[Tried], answer: &Answer, base: &Base, begun: Instant) -> Turn<()> {
+        let why = &match answer {
+            Answer::Died(how) => format!("{how}, while it loaded this file"),
+            _ => "Falco did not confirm in time that it loaded this file".to_owned(),
+        };
         tracing::warn!(files = ?fresh, "{}; back to the last good set", cut(why, 1024));
+        let killed = matches!(answer, Answer::Died(_)) && self.killed();
         if let Some(falco) = &self.falco {
             falco.stop().await;
         }
-        self.store.swap_back().map_err(storage)?;
+        // Whatever has died has died of this set, and not of one before it.
+        self.look();
+        if let Err(error) = self.store.swap_back() {
+            self.start_on_good(base);
+            return Err(storage(error));
+        }
         self.observer.step(Step::SwappedBack);
         self.observer.reloaded(ReloadOutcome::SwappedBack, begun.elapsed());
         let Some(good) = self.store.good().and_then(|id| self.store.read(&id)) else {
             return Err(trouble(NodeFaultReason::FalcoDown, why));
         };
         self.proved = None;
-        let spec = self.command.spec(base, self.options.rule_matching, None);
-        let answer =
-            if self.falco.is_some() { self.started(&good, &spec, base).await } else { self.reload(&good, base).await };
-        let page = match answer {
-            Answer::Confirmed(page) => Some(page),
-            Answer::Silent => None,
+        if let Err(fault) = self.control(&good, base).await {
             // The control failed too: whatever is wrong, the files are not known to be.
-            Answer::Died(how) => {
-                self.gave_up()?;
-                return Err(trouble(NodeFaultReason::FalcoDown, format!("{how}, with the last good set too")));
-            }
-            Answer::Late => {
-                self.gave_up()?;
-                let message = "Falco lives, but confirms neither a new set nor the last good one";
-                return Err(trouble(NodeFaultReason::Unconfirmed, message));
-            }
-        };
-        self.proves(&good, base, page.as_ref());
-        self.memory.attempt = None;
-        self.memory.failed(fresh, cut(why, 1024));
+            self.look();
+            self.memory.probation = None;
+            self.gave_up()?;
+            return Err(fault);
+        }
+        if killed {
+            self.memory.interrupted();
+        } else {
+            self.memory.attempt = None;
+            self.memory.failed(fresh, cut(why, 1024));
+        }
         self.save()?;
         if fresh.is_empty() {
             // Nothing new to blame: files were only taken away.
@@ -311,6 +317,86 @@ impl Driver {
         Ok(())
     }
 
+    /// Whether Falco runs with a set that ran before, which is in force on disk again.
+    async fn control(&mut self, set: &Set, base: &Base) -> Turn<()> {
+        let spec = self.command.spec(base, self.options.rule_matching, None);
+        let answer =
+            if self.falco.is_some() { self.started(set, &spec, base).await } else { self.reload(set, base).await };
+        let page = match answer {
+            Answer::Confirmed(page) => Some(page),
+            Answer::Silent => None,
+            Answer::Died(how) => {
+                return Err(trouble(NodeFaultReason::FalcoDown, format!("{how}, with the last good set too")));
+            }
+            Answer::Late => {
+                let message = "Falco lives, but confirms neither a new set nor the last good one";
+                return Err(trouble(NodeFaultReason::Unconfirmed, message));
+            }
+        };
+        self.proves(set, base, page.as_ref());
+        Ok(())
+    }
+
+    /// What follows from a death since the last look: a set that has only just come into force is taken back, if Falco
+    /// runs with the one before it.
+    pub(super) async fn survived(&mut self) -> Turn<()> {
+        let died = self.look();
+        let Some(mut probation) = self.memory.probation.clone() else { return Ok(()) };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let previous = self.store.read(&probation.previous);
+        let (Some(previous), false) = (previous, probation.until < now) else {
+            self.memory.probation = None;
+            return Ok(());
+        };
+        let (current, good) = (self.store.current(), self.store.good());
+        let (Some(good), true) = (good.filter(|good| current.as_ref() == Some(good)), died) else { return Ok(()) };
+        if self.killed() && !probation.killed {
+            // Whoever that was, it may have had nothing to do with these files. A second time is no chance.
+            probation.killed = true;
+            self.memory.probation = Some(probation);
+            return self.save();
+        }
+        let how = self.falco.as_ref().and_then(|falco| falco.status.borrow().last_end.clone());
+        let message = format!("{}, soon after it loaded this file", how.unwrap_or_else(|| "Falco died".into()));
+        tracing::warn!("{message}; back to the set before it");
+        let base = self.read_base()?;
+        if let Some(falco) = &self.falco {
+            falco.restarts(false);
+            falco.stop().await;
+        }
+        self.look();
+        self.memory.probation =
+            probation.before.take().map(|before| Probation { until: now + PROBATION.as_secs(), ..*before });
+        self.proved = None;
+        if let Err(error) = self.store.return_to(&previous.id) {
+            self.memory.failed(&probation.files, cut(&message, 1024));
+            self.start_on(&previous.id, &base);
+            return Err(storage(error));
+        }
+        if let Err(fault) = self.control(&previous, &base).await {
+            // These files are not known to be at fault.
+            self.look();
+            self.memory.probation = None;
+            self.store.return_to(&good).map_err(storage)?;
+            self.save()?;
+            return Err(fault);
+        }
+        self.memory.failed(&probation.files, cut(&message, 1024));
+        self.save()
+    }
+
+    /// Whether the last end of Falco was somebody else's doing.
+    fn killed(&self) -> bool {
+        self.falco.as_ref().is_some_and(|falco| falco.status.borrow().killed)
+    }
+
+    /// Starts Falco on the last good set, wherever that can't be put into force.
+    fn start_on_good(&mut self, base: &Base) {
+        if let Some(good) = self.store.good() {
+            self.start_on(&good, base);
+        }
+    }
+
     fn gave_up(&mut self) -> Turn<()> {
         self.memory.attempt = None;
         self.save()
@@ -320,12 +406,24 @@ impl Driver {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let Some(good) = good.filter(|_| !fresh.is_empty()) else { return };
         let earlier = self.memory.probation.take().filter(|it| it.until >= now);
-        let mut probation =
-            earlier.unwrap_or_else(|| Probation { previous: good.id.clone(), files: Vec::new(), until: 0 });
-        probation.files.retain(|file| fresh.iter().all(|it| it.namespace != file.namespace));
-        probation.files.extend_from_slice(fresh);
-        probation.until = now + PROBATION.as_secs();
-        self.memory.probation = Some(probation);
+        let until = now + PROBATION.as_secs();
+        let replaced = |file: &Tried| fresh.iter().any(|it| it.namespace == file.namespace);
+        let new = |files: &[Tried], previous: String, before: Option<Probation>| Probation {
+            previous,
+            files: files.to_vec(),
+            until,
+            killed: false,
+            before: before.map(|it| Box::new(Probation { before: None, ..it })),
+        };
+        self.memory.probation = Some(match earlier {
+            Some(earlier) if !earlier.files.iter().all(replaced) => {
+                // Any of them may be the cause of what happens: back is to before all.
+                let mut files: Vec<_> = earlier.files.iter().filter(|file| !replaced(file)).cloned().collect();
+                files.extend_from_slice(fresh);
+                new(&files, earlier.previous, None)
+            }
+            earlier => new(fresh, good.id.clone(), earlier),
+        });
     }
 
     /// Removes sets that nothing needs any more, after a proved load.
@@ -334,7 +432,9 @@ impl Driver {
         let mut keep = vec![set.id.as_str()];
         keep.extend(current.as_deref());
         keep.extend(good.as_deref());
-        keep.extend(self.memory.probation.as_ref().map(|it| it.previous.as_str()));
+        let probation = self.memory.probation.as_ref();
+        keep.extend(probation.map(|it| it.previous.as_str()));
+        keep.extend(probation.and_then(|it| it.before.as_ref()).map(|it| it.previous.as_str()));
         if let Err(error) = self.store.collect(&keep) {
             tracing::warn!(%error, "cannot remove sets that are needed no more");
         }

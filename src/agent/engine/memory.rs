@@ -65,6 +65,12 @@ pub struct Probation {
     pub files: Vec<Tried>,
     /// When it is over, in seconds since 1970.
     pub until: u64,
+    /// Whether somebody else has killed Falco since: once is no reason to take anything back.
+    #[serde(default)]
+    pub killed: bool,
+    /// The one before, of files that these have replaced: in force again if these are taken back.
+    #[serde(default)]
+    pub before: Option<Box<Probation>>,
 }
 
 impl Memory {
@@ -88,7 +94,8 @@ impl Memory {
         }
     }
 
-    /// The agent ended during an attempt. Who killed whom is unknown: one more try, alone, and then never again.
+    /// The agent ended during an attempt, or somebody killed Falco. Whose fault that was is unknown: one more try, alone,
+    /// and then never again.
     pub fn interrupted(&mut self) {
         let Some(attempt) = self.attempt.take() else { return };
         let alone = attempt.files.len() == 1;
@@ -102,7 +109,7 @@ impl Memory {
                 None => self.suspects.push(Suspect { file: file.clone(), interrupted: 1 }),
             }
             if alone && times > 1 {
-                self.failed(&[file], "Falco and its agent ended, twice, while Falco loaded this file alone");
+                self.failed(&[file], "Falco was killed or its agent ended, twice, while Falco loaded this file alone");
             }
         }
     }

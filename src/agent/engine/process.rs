@@ -53,6 +53,9 @@ pub struct Status {
     pub in_a_row: u32,
     /// How it ended last, with what it said.
     pub last_end: Option<String>,
+    /// Whether that was somebody else's doing: a signal that Falco does not send itself, or an end in order that nobody
+    /// here asked for. It says nothing about rules.
+    pub killed: bool,
 }
 
 enum Order {
@@ -202,20 +205,21 @@ impl Task {
                 });
             }
             Err(error) => {
-                self.failed(format!("{} can't be started: {error}", spec.program.display()), Duration::ZERO);
+                self.failed(format!("{} can't be started: {error}", spec.program.display()), false, Duration::ZERO);
             }
         }
     }
 
     fn died(&mut self, status: std::io::Result<ExitStatus>) {
         let Some(running) = self.child.take() else { return };
+        let killed = status.as_ref().is_ok_and(|status| by_others(*status));
         let how = status.map_or_else(|error| error.to_string(), in_words);
         let said = running.tail.error();
         let gap = if said.is_empty() { "" } else { ": " };
-        self.failed(format!("Falco {how}{gap}{said}"), running.since.elapsed());
+        self.failed(format!("Falco {how}{gap}{said}"), killed, running.since.elapsed());
     }
 
-    fn failed(&mut self, message: String, lived: Duration) {
+    fn failed(&mut self, message: String, killed: bool, lived: Duration) {
         tracing::warn!("{}", cut(&message, 2048));
         leftover::note(&self.note, None);
         if lived >= LIVED {
@@ -231,6 +235,7 @@ impl Task {
             status.deaths += 1;
             status.in_a_row = if lived >= LIVED { 1 } else { status.in_a_row + 1 };
             status.last_end = Some(message);
+            status.killed = killed;
         });
     }
 
@@ -268,6 +273,13 @@ fn in_words(status: ExitStatus) -> String {
         || format!("ended with exit code {}", status.code().unwrap_or_default()),
         |signal| format!("died of {signal}"),
     )
+}
+
+/// Whether an end was somebody else's doing: the kernel's for want of memory, or a person's.
+fn by_others(status: ExitStatus) -> bool {
+    const SENT: [Signal; 5] = [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    status.success() || signal.is_some_and(|signal| SENT.iter().any(|sent| *sent as i32 == signal))
 }
 
 async fn ended(child: &mut Option<Running>) -> std::io::Result<ExitStatus> {
@@ -365,7 +377,14 @@ mod tests {
         let deaths = falco.status.wait_for(|status| status.pid.is_none()).await.unwrap().deaths;
         falco.start(shell("kill -KILL $$"));
         let status = falco.status.wait_for(|status| status.deaths > deaths).await.unwrap().clone();
-        assert!(status.last_end.unwrap().contains("SIGKILL"));
+        assert!(status.last_end.unwrap().contains("SIGKILL") && status.killed);
+        let mut deaths = status.deaths;
+        for (script, killed) in [("kill -ABRT $$", false), ("exit 1", false), ("exit 0", true)] {
+            falco.start(shell(script));
+            let status = falco.status.wait_for(|status| status.deaths > deaths && status.pid.is_none()).await.unwrap();
+            assert_eq!(status.killed, killed, "{script}");
+            deaths = status.deaths;
+        }
         assert_eq!(falco.stop().await, 0);
     }
 

@@ -7,8 +7,11 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
+use super::finding::Class;
 use super::marked::{Kind, Node};
 use super::plain::{Items, Mistake, Rule, is_true};
+use super::plain_check;
+use super::setting::{self, CatalogArgs};
 use super::{input, marked};
 use crate::render::{push_flow_scalar, push_scalar};
 
@@ -26,10 +29,18 @@ pub struct Args {
     /// Write the manifests into this file instead of printing them
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
+
+    #[command(flatten)]
+    catalog: CatalogArgs,
 }
 
-/// Converts the files. What can't be converted is told on standard error, and the rest is converted all the same.
+/// Converts the files. What can't be converted, what Falco would refuse, and what it reads otherwise than it is written is
+/// told on standard error, and the rest is converted all the same.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let catalog = match args.catalog.load() {
+        Ok(catalog) => catalog,
+        Err(err) => return Ok(setting::unreadable(&err)),
+    };
     let (files, mut errors) = input::read(&args.paths);
     let mut items = Items::default();
     for (index, file) in files.iter().enumerate() {
@@ -44,7 +55,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut out = Converter { namespace: args.namespace.as_deref(), ..Converter::default() };
     out.items(&items);
     let mut refused = false;
-    for mistake in items.mistakes.iter().chain(&out.mistakes) {
+    let verdict = plain_check::check(&items, &files, &catalog);
+    // How a rule could be better is for `lint`. What is unsafe in text that Falco pastes need not be in manifests.
+    let said = verdict.mistakes.into_iter().filter(|mistake| mistake.class != Class::Style).map(|mistake| {
+        let warning = mistake.warning || mistake.class == Class::Unsafe;
+        Mistake { warning, ..mistake }
+    });
+    let mut all: Vec<Mistake> = items.mistakes.into_iter().chain(out.mistakes).chain(said).collect();
+    all.sort_by_key(|mistake| (mistake.file, mistake.span.start));
+    for mistake in &all {
         let Some(file) = files.get(mistake.file) else { continue };
         let (line, column, _) = input::place(&file.text, mistake.span.start);
         let word = if mistake.warning { "warning" } else { "error" };
@@ -136,6 +155,7 @@ impl Converter<'_> {
                 span: rule.node.get("output").map_or(rule.node.span.clone(), |node| node.span.clone()),
                 code: "changed",
                 warning: true,
+                class: Class::Style,
                 message: format!("the output of rule `{}` has several lines; they are joined", rule.name),
                 help: String::new(),
             });
@@ -262,6 +282,7 @@ impl Converter<'_> {
             span,
             code: "invalid-name",
             warning: false,
+            class: Class::Invalid,
             message: format!("the {kind} `{name}` can't be a manifest: {why}"),
             help: "rename it, and what uses it".to_owned(),
         });

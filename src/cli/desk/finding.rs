@@ -1,8 +1,11 @@
 //! What `lint` finds, and how it is shown.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 use super::input;
+use crate::render::caret;
 
 /// Something to say about an item.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -42,7 +45,7 @@ pub struct ItemName {
 }
 
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The item would be refused.
@@ -76,6 +79,7 @@ impl Severity {
 
 /// The findings as people read them: the sentence, the line with carets under what is meant, the help.
 pub fn text(findings: &[Finding], files: &[input::File]) -> String {
+    let by_name: HashMap<&str, &input::File> = files.iter().map(|file| (file.name.as_str(), file)).collect();
     let mut out = String::new();
     for finding in findings {
         out.push_str(&format!("{}[{}]: {}\n", finding.severity.word(), finding.code, finding.message));
@@ -87,8 +91,10 @@ pub fn text(findings: &[Finding], files: &[input::File]) -> String {
             name if finding.item.namespace.is_empty() => format!(" ({} {name})\n", finding.item.kind),
             name => format!(" ({} {}/{name})\n", finding.item.kind, finding.item.namespace),
         });
-        if let Some(file) = files.iter().find(|file| file.name == finding.file) {
-            out.push_str(&excerpt(finding, &file.text, &number, &margin));
+        if let Some(file) = by_name.get(finding.file.as_str()) {
+            let (column, line) = input::column(&file.text, finding.span.start);
+            let meant = file.text.get(finding.span.clone()).unwrap_or_default();
+            out.push_str(&caret(finding.line, line, column, meant));
         }
         if !finding.help.is_empty() {
             out.push_str(&format!("{margin} = help: {}\n", finding.help));
@@ -96,28 +102,6 @@ pub fn text(findings: &[Finding], files: &[input::File]) -> String {
         out.push('\n');
     }
     out
-}
-
-/// How many columns of a line are shown: a rule's condition may be one line of thousands.
-const WIDTH: usize = 120;
-
-/// The line of the finding with carets under what is meant, cut to a readable width.
-fn excerpt(finding: &Finding, text: &str, number: &str, margin: &str) -> String {
-    let (_, column, line) = input::place(text, finding.span.start);
-    let chars: Vec<char> = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let meant = text.get(finding.span.clone()).unwrap_or_default().lines().next().unwrap_or_default();
-    let start = column - 1;
-    let length = meant.trim_end().chars().count().max(1).min(chars.len().saturating_sub(start).max(1));
-    let from = if start + length.min(WIDTH / 2) > WIDTH { start.saturating_sub(WIDTH / 2) } else { 0 };
-    let shown: String = chars.iter().skip(from).take(WIDTH).collect();
-    let (before, after) = (if from > 0 { "..." } else { "" }, if from + WIDTH < chars.len() { "..." } else { "" });
-    let length = length.min((from + WIDTH).saturating_sub(start).max(1));
-    format!(
-        "{margin} |\n{number} | {before}{}{after}\n{margin} | {}{}\n",
-        shown.trim_end(),
-        " ".repeat(before.len() + start - from),
-        "^".repeat(length)
-    )
 }
 
 /// The findings as one JSON object.

@@ -83,6 +83,13 @@ fn take(name: String, read: std::io::Result<Vec<u8>>, files: &mut Vec<File>, err
 
 /// Line and column of a byte, both from 1 and the column in characters; with the line itself.
 pub fn place(text: &str, offset: usize) -> (usize, usize, &str) {
+    let (column, line) = column(text, offset);
+    let newlines = text.match_indices('\n').take_while(|(at, _)| *at < offset).count();
+    (newlines + 1, column, line)
+}
+
+/// Column of a byte, from 1 and in characters, with the line that it is in.
+pub fn column(text: &str, offset: usize) -> (usize, &str) {
     let mut offset = offset.min(text.len());
     while !text.is_char_boundary(offset) {
         offset -= 1;
@@ -91,7 +98,27 @@ pub fn place(text: &str, offset: usize) -> (usize, usize, &str) {
     let start = before.rfind('\n').map_or(0, |newline| newline + 1);
     let line = text.get(start..).unwrap_or_default().lines().next().unwrap_or_default();
     let column = before.get(start..).unwrap_or_default().chars().count();
-    (before.matches('\n').count() + 1, column + 1, line)
+    (column + 1, line)
+}
+
+/// The lines of a text, to look up the places of many bytes.
+#[derive(Debug)]
+pub struct Lines {
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl Lines {
+    /// Those of a text.
+    pub fn of(text: &str) -> Self {
+        let newlines = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        Self { ends: newlines.map(|(at, _)| at).collect() }
+    }
+
+    /// The number of the line that a byte is in, from 1.
+    pub fn number(&self, offset: usize) -> usize {
+        self.ends.partition_point(|end| *end < offset) + 1
+    }
 }
 
 #[cfg(test)]
@@ -122,5 +149,9 @@ mod tests {
         assert_eq!(place(text, 5), (2, 2, "é: x"));
         assert_eq!(place(text, 4), (2, 1, "é: x"));
         assert_eq!(place(text, 99), (3, 1, ""));
+        let lines = Lines::of(text);
+        for offset in 0..=text.len() {
+            assert_eq!(lines.number(offset), place(text, offset).0, "{offset}");
+        }
     }
 }

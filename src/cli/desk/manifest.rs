@@ -1,10 +1,14 @@
 //! What a file holds: manifests of the kinds that developers write, plain Falco rules, or something else.
 
+use std::ops::Range;
+
 use serde::de::DeserializeOwned;
 
 use super::finding::ItemName;
 use super::marked::{self, Node};
+use super::place;
 use crate::api::{FalcoList, FalcoMacro, FalcoRule, GROUP};
+use crate::language::{Diagnostic, Part};
 
 /// A document of a file.
 #[derive(Clone, Debug)]
@@ -14,7 +18,7 @@ pub enum Document {
     /// The items of a plain Falco rules file.
     Plain(Node),
     /// Something that is not for this program, such as a Deployment.
-    Foreign,
+    Foreign(Node),
 }
 
 /// A manifest of a rule, a macro or a list.
@@ -65,7 +69,7 @@ fn sort(file: usize, node: Node, namespace: &str, found: &mut Vec<Document>) {
     } else if version.split_once('/').is_some_and(|(group, _)| group == GROUP) && KINDS.contains(&kind) {
         found.push(Document::Manifest(Box::new(Manifest::new(file, node, namespace))));
     } else {
-        found.push(Document::Foreign);
+        found.push(Document::Foreign(node));
     }
 }
 
@@ -86,8 +90,38 @@ impl Manifest {
     }
 
     /// The node of a key of the spec.
-    pub fn spec(&self, key: &str) -> Option<&Node> {
+    fn spec(&self, key: &str) -> Option<&Node> {
         self.node.get("spec")?.get(key)
+    }
+
+    /// Where the name stands that Falco would know the item by.
+    pub fn name_of_item(&self) -> Range<usize> {
+        let key = match self.item.kind.as_str() {
+            "FalcoRule" => "rule",
+            "FalcoMacro" => "macro",
+            _ => "list",
+        };
+        let start = self.node.span.start;
+        self.spec(key).map_or(start..start, |node| node.span.clone())
+    }
+
+    /// Where in the file stands what a finding is about.
+    pub fn place(&self, file: &str, finding: &Diagnostic) -> Range<usize> {
+        let node = match finding.part {
+            Part::Condition => self.spec("condition"),
+            Part::Desc => self.spec("desc"),
+            Part::Output => self.spec("output"),
+            Part::Source => self.spec("source"),
+            Part::Priority => self.spec("priority"),
+            Part::Tag(index) => self.spec("tags").and_then(|tags| tags.seq()?.get(index as usize)),
+            Part::Entry(index) => self.spec("items").and_then(|items| items.seq()?.get(index as usize)),
+            Part::Exception(index) => {
+                let exception = self.spec("exceptions").and_then(|all| all.seq()?.get(index as usize));
+                return exception.map_or(self.name_of_item(), |node| place::of_exception(node, finding));
+            }
+            Part::Name | Part::Whole => return self.name_of_item(),
+        };
+        node.map_or(self.name_of_item(), |node| place::of_span(node, file, finding.span))
     }
 }
 
@@ -126,8 +160,8 @@ items:
         let Document::Manifest(second) = &found[1] else { panic!("{found:?}") };
         assert_eq!(second.item.namespace, "default");
         assert!(second.object.as_ref().unwrap_err().contains("boolean"), "{:?}", second.object);
-        assert!(matches!(found[2], Document::Foreign));
+        assert!(matches!(found[2], Document::Foreign(_)));
         assert!(matches!(found[3], Document::Plain(_)));
-        assert!(matches!(found[4], Document::Foreign));
+        assert!(matches!(found[4], Document::Foreign(_)));
     }
 }

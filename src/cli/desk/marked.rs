@@ -169,7 +169,6 @@ impl Node {
         }
     }
 
-    #[allow(dead_code)]
     /// The byte of the file that holds the byte at `offset` of a scalar's text; for anything else, and beyond the text,
     /// the nearest there is.
     pub fn byte_at(&self, file: &str, offset: usize) -> usize {

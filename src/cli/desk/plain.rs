@@ -1,9 +1,13 @@
 //! Plain Falco rules files: their items as Falco reads them, overrides and appends resolved.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
+use super::finding::Class;
 use super::marked::{Kind, Node};
+use super::place::whole_of;
 use super::schema::closest;
+use crate::language::{Code, Order};
 
 /// The items of plain rules files once all were read, in the order in which they were first defined.
 #[derive(Debug, Default)]
@@ -14,8 +18,25 @@ pub struct Items {
     pub macros: Vec<Macro>,
     /// The lists.
     pub lists: Vec<List>,
+    /// What the files ask of the engine.
+    pub requirements: Vec<Requirement>,
     /// What is not as Falco wants it, or can't be had.
     pub mistakes: Vec<Mistake>,
+    /// How many definitions and changes of items were read.
+    count: usize,
+    /// The place of each item, by its kind and name.
+    places: HashMap<(&'static str, String), usize>,
+}
+
+/// A version of the engine that a file asks for.
+#[derive(Clone, Debug)]
+pub struct Requirement {
+    /// The file, by its index.
+    pub file: usize,
+    /// Where it is said.
+    pub span: Range<usize>,
+    /// The version, in its three parts.
+    pub version: [u64; 3],
 }
 
 /// Something about an item that is not right.
@@ -29,8 +50,10 @@ pub struct Mistake {
     pub span: Range<usize>,
     /// A stable word for it.
     pub code: &'static str,
-    /// Whether Falco takes it all the same.
+    /// Whether Falco takes it all the same, and no harm comes of it.
     pub warning: bool,
+    /// What kind of mistake it is.
+    pub class: Class,
     /// What is wrong.
     pub message: String,
     /// What to do.
@@ -72,6 +95,8 @@ pub struct Rule {
     pub flags: Vec<(&'static str, Node)>,
     /// Its exceptions, with the files that they are from.
     pub exceptions: Vec<(usize, Node)>,
+    /// Whether the exceptions came by an override that replaced others.
+    pub replaced_exceptions: bool,
 }
 
 /// A macro.
@@ -85,6 +110,8 @@ pub struct Macro {
     pub name: String,
     /// Its condition.
     pub condition: Text,
+    /// Where it stands among all definitions.
+    pub order: Order,
 }
 
 /// A list.
@@ -98,6 +125,8 @@ pub struct List {
     pub name: String,
     /// Its items.
     pub items: Vec<(usize, Node)>,
+    /// Where it stands among all definitions.
+    pub order: Order,
 }
 
 /// The switches and numbers of a rule.
@@ -142,7 +171,6 @@ impl Text {
         self.parts.extend(other.parts.into_iter().map(|(at, file, node)| (at + length, file, node)));
     }
 
-    #[allow(dead_code)]
     /// The file and the byte in it of a byte of the text.
     pub fn place(&self, files: &[super::input::File], offset: usize) -> Option<(usize, usize)> {
         let (start, file, node) = self.parts.iter().rev().find(|(start, ..)| *start <= offset)?;
@@ -153,6 +181,10 @@ impl Text {
 impl Items {
     /// Reads the items of a document.
     pub fn read(&mut self, file: usize, document: &Node) {
+        if document.seq().is_none() {
+            let message = "a document of a rules file should be a list of rules, macros and lists";
+            self.file_mistake(file, document, "wrong-type", message, "begin each item with `- `");
+        }
         for node in document.seq().unwrap_or_default() {
             if node.is_null() {
                 continue;
@@ -162,7 +194,9 @@ impl Items {
                 self.file_mistake(file, node, "wrong-type", message, "");
                 continue;
             }
-            let mut reader = Reader { file, node, kind: "file", name: String::new(), mistakes: Vec::new() };
+            let at = self.count;
+            self.count += 1;
+            let mut reader = Reader { file, node, kind: "file", name: String::new(), at, mistakes: Vec::new() };
             let kind = ["required_engine_version", "required_plugin_versions", "list", "macro", "rule"]
                 .into_iter()
                 .find(|kind| node.get(kind).is_some());
@@ -170,14 +204,15 @@ impl Items {
                 Some("list") => self.list(&mut reader),
                 Some("macro") => self.macro_(&mut reader),
                 Some("rule") => self.rule(&mut reader),
-                Some(_) => {}
+                Some("required_engine_version") => self.requirements.extend(reader.engine_version()),
+                Some(_) => reader.plugin_versions(),
                 None => {
                     let help =
                         node.entries().first().and_then(|(key, _)| closest(key.scalar()?, &["rule", "macro", "list"]));
                     let help = help.map(|meant| format!("did you mean `{meant}`?")).unwrap_or_default();
                     reader.say(
                         &node.span,
-                        "unknown-item",
+                        Code::UnknownItem.word(),
                         true,
                         "Falco passes over an item without `rule`, `macro` or `list`".to_owned(),
                         &help,
@@ -195,9 +230,25 @@ impl Items {
             span: node.span.clone(),
             code,
             warning: false,
+            class: Class::Invalid,
             message: message.to_owned(),
             help: help.to_owned(),
         });
+    }
+
+    /// The place of the item among those of its kind, if it was defined before.
+    fn place(&self, reader: &Reader<'_>) -> Option<usize> {
+        self.places.get(&(reader.kind, reader.name.clone())).copied()
+    }
+
+    /// Notes where an item that was not known goes; warns about one that was, since nobody else does.
+    fn remember(&mut self, reader: &mut Reader<'_>, replaced: Option<usize>, next: usize) {
+        self.places.entry((reader.kind, reader.name.clone())).or_insert(next);
+        if replaced.is_some() {
+            let message = format!("{} `{}` replaces the one that was defined before it", reader.kind, reader.name);
+            let help = "Falco says nothing of it; give it another name, or use `override`";
+            reader.say(&whole_of(reader.node, reader.kind), "redefined", true, message, help);
+        }
     }
 
     fn list(&mut self, reader: &mut Reader<'_>) {
@@ -205,18 +256,24 @@ impl Items {
         reader.keys(&["list", "items", "append", "override"]);
         let Some(items) = reader.strings("items") else { return reader.missing("items") };
         let items: Vec<_> = items.into_iter().map(|node| (reader.file, node)).collect();
-        let known = self.lists.iter().position(|list| list.name == reader.name);
-        let appended = match reader.mode(&["items"]) {
+        let known = self.place(reader);
+        let (appended, asked_for) = match reader.mode(&["items"]) {
             None => return,
-            Some(Mode::Append) => true,
-            Some(Mode::Override(keys)) => keys.iter().any(|(_, append)| *append),
-            Some(Mode::Define) => false,
+            Some(Mode::Append) => (true, true),
+            Some(Mode::Override(keys)) => (keys.iter().any(|(_, append)| *append), true),
+            Some(Mode::Define) => (false, false),
         };
         match known.and_then(|index| self.lists.get_mut(index)) {
-            Some(list) if appended => list.items.extend(items),
+            Some(list) if appended => {
+                list.items.extend(items);
+                list.order.last = reader.at;
+            }
             None if appended => reader.nothing_to_change(),
             _ => {
-                let list = List { file: reader.file, node: reader.node.clone(), name: reader.name.clone(), items };
+                let order = reader.order(known.and_then(|index| self.lists.get(index)).map(|list| list.order));
+                let (node, name) = (reader.node.clone(), reader.name.clone());
+                let list = List { file: reader.file, node, name, items, order };
+                self.remember(reader, known.filter(|_| !asked_for), self.lists.len());
                 put(&mut self.lists, known, list);
             }
         }
@@ -226,18 +283,24 @@ impl Items {
         let Some(()) = reader.named("macro") else { return };
         reader.keys(&["macro", "condition", "append", "override"]);
         let Some(condition) = reader.text("condition") else { return reader.missing("condition") };
-        let known = self.macros.iter().position(|item| item.name == reader.name);
-        let appended = match reader.mode(&["condition"]) {
+        let known = self.place(reader);
+        let (appended, asked_for) = match reader.mode(&["condition"]) {
             None => return,
-            Some(Mode::Append) => true,
-            Some(Mode::Override(keys)) => keys.iter().any(|(_, append)| *append),
-            Some(Mode::Define) => false,
+            Some(Mode::Append) => (true, true),
+            Some(Mode::Override(keys)) => (keys.iter().any(|(_, append)| *append), true),
+            Some(Mode::Define) => (false, false),
         };
         match known.and_then(|index| self.macros.get_mut(index)) {
-            Some(item) if appended => item.condition.append(condition),
+            Some(item) if appended => {
+                item.condition.append(condition);
+                item.order.last = reader.at;
+            }
             None if appended => reader.nothing_to_change(),
             _ => {
-                let item = Macro { file: reader.file, node: reader.node.clone(), name: reader.name.clone(), condition };
+                let order = reader.order(known.and_then(|index| self.macros.get(index)).map(|item| item.order));
+                let (node, name) = (reader.node.clone(), reader.name.clone());
+                let item = Macro { file: reader.file, node, name, condition, order };
+                self.remember(reader, known.filter(|_| !asked_for), self.macros.len());
                 put(&mut self.macros, known, item);
             }
         }
@@ -248,24 +311,26 @@ impl Items {
         reader.keys(&RULE_KEYS);
         let overridable: Vec<&str> =
             ["condition", "output", "desc", "tags", "exceptions", "priority"].into_iter().chain(FLAGS).collect();
-        let index = self.rules.iter().position(|rule| rule.name == reader.name);
+        let index = self.place(reader);
         let known = index.and_then(|index| self.rules.get_mut(index));
         let has_definition =
             ["condition", "output", "desc", "priority"].iter().any(|key| reader.node.get(key).is_some());
         match reader.mode(&overridable) {
             None => {}
-            Some(Mode::Define) if !has_definition => match (reader.node.get("enabled"), known) {
-                (Some(_), Some(rule)) => {
+            Some(Mode::Define) if !has_definition => match (reader.node.entry("enabled"), known) {
+                (Some((key, _)), known) => {
                     reader.say(
-                        &reader.node.span.clone(),
-                        "deprecated",
+                        &key.span,
+                        Code::Deprecated.word(),
                         true,
                         "switching a rule by `enabled` alone is deprecated".to_owned(),
                         "use `override: {enabled: replace}`",
                     );
-                    reader.flags_into(&mut rule.flags);
+                    match known {
+                        Some(rule) => reader.flags_into(&mut rule.flags),
+                        None => reader.nothing_to_change(),
+                    }
                 }
-                (Some(_), None) => reader.nothing_to_change(),
                 (None, _) => reader.missing("condition"),
             },
             Some(Mode::Define) => {
@@ -284,22 +349,30 @@ impl Items {
                     condition: condition.unwrap_or_default(),
                     output: output.unwrap_or_default(),
                     priority: priority.unwrap_or_default(),
-                    source: reader
-                        .node
-                        .get("source")
-                        .and_then(Node::scalar)
-                        .filter(|s| !s.is_empty())
-                        .map(str::to_owned),
+                    source: reader.text("source").map(|text| text.text),
                     tags: reader.tags(),
                     flags: vec![],
                     exceptions: reader.exceptions(),
+                    replaced_exceptions: false,
                 };
+                if known.is_some_and(|old| old.source() != rule.source()) {
+                    let span = reader
+                        .node
+                        .entry("source")
+                        .map_or(whole_of(reader.node, "rule"), |(_, node)| node.span.clone());
+                    let message = format!("rule `{}` is there already, for another source", rule.name);
+                    reader.say(&span, "bad-value", false, message, "give it another name");
+                }
                 reader.flags_into(&mut rule.flags);
+                self.remember(reader, index, self.rules.len());
                 put(&mut self.rules, index, rule);
             }
             Some(Mode::Append) => match known {
                 None => reader.nothing_to_change(),
                 Some(rule) => {
+                    if reader.node.get("condition").is_none() && reader.node.get("exceptions").is_none() {
+                        reader.missing("condition");
+                    }
                     if let Some(condition) = reader.text("condition") {
                         rule.condition.append(condition);
                     }
@@ -309,6 +382,13 @@ impl Items {
             Some(Mode::Override(keys)) => match known {
                 None => reader.nothing_to_change(),
                 Some(rule) => {
+                    if let Some((_, source)) = reader.node.entry("source")
+                        && source.scalar().is_some_and(|source| source != rule.source())
+                    {
+                        let message =
+                            format!("rule `{}` is for source {}, which can't be changed", rule.name, rule.source());
+                        reader.say(&source.span, "bad-value", false, message, "leave out `source`");
+                    }
                     for (key, append) in keys {
                         reader.override_key(rule, &key, append);
                     }
@@ -332,10 +412,24 @@ struct Reader<'a> {
     node: &'a Node,
     kind: &'static str,
     name: String,
+    /// Its number among all items.
+    at: usize,
     mistakes: Vec<Mistake>,
 }
 
+impl Rule {
+    /// The source of its events.
+    pub fn source(&self) -> &str {
+        self.source.as_deref().unwrap_or("syscall")
+    }
+}
+
 impl Reader<'_> {
+    /// Where the item stands, if it takes the place of another.
+    fn order(&self, known: Option<Order>) -> Order {
+        Order { first: known.map_or(self.at, |known| known.first), last: self.at }
+    }
+
     fn say(&mut self, span: &Range<usize>, code: &'static str, warning: bool, message: String, help: &str) {
         self.mistakes.push(Mistake {
             file: self.file,
@@ -343,6 +437,7 @@ impl Reader<'_> {
             span: span.clone(),
             code,
             warning,
+            class: if warning { Class::Style } else { Class::Invalid },
             message,
             help: help.to_owned(),
         });
@@ -380,7 +475,13 @@ impl Reader<'_> {
             let name = key.scalar().unwrap_or_default();
             if !known.contains(&name) {
                 let help = closest(name, known).map(|meant| format!("did you mean `{meant}`?")).unwrap_or_default();
-                self.say(&key.span, "unknown-key", true, format!("Falco passes over the key `{name}`"), &help);
+                self.say(
+                    &key.span,
+                    Code::UnknownKey.word(),
+                    true,
+                    format!("Falco passes over the key `{name}`"),
+                    &help,
+                );
             } else if seen.contains(&name) {
                 self.say(
                     &key.span,
@@ -432,9 +533,70 @@ impl Reader<'_> {
 
     fn flags_into(&mut self, flags: &mut Vec<(&'static str, Node)>) {
         for key in FLAGS {
-            if let Some(node) = self.node.get(key) {
+            if let Some(node) = self.flag(key) {
                 flags.retain(|(known, _)| *known != key);
-                flags.push((key, node.clone()));
+                flags.push((key, node));
+            }
+        }
+    }
+
+    /// The value of a switch or a number; a mistake where it is none.
+    fn flag(&mut self, key: &str) -> Option<Node> {
+        let (key_node, node) = self.node.entry(key)?;
+        let text = node.scalar().unwrap_or_default();
+        let (good, what) = match key {
+            "capture_duration" => {
+                (text.parse::<u32>().is_ok(), "a number of milliseconds, in decimal digits without a sign")
+            }
+            _ => (is_true(text) || is_false(text), "true or false"),
+        };
+        if !good {
+            let span = if text.is_empty() { &key_node.span } else { &node.span };
+            self.say(span, "wrong-type", false, format!("`{key}` should be {what}"), "");
+        }
+        good.then(|| node.clone())
+    }
+
+    /// What the file asks of the engine.
+    fn engine_version(&mut self) -> Option<Requirement> {
+        let (_, node) = self.node.entry("required_engine_version")?;
+        let text = node.scalar().unwrap_or_default();
+        let version = text.parse::<u32>().ok().map(|minor| [0, minor.into(), 0]).or_else(|| version(text));
+        if version.is_none() {
+            let message = format!("`{}` is no version of the engine", text.escape_debug());
+            self.say(&node.span, "bad-value", false, message, "write three numbers, such as `0.57.0`");
+        }
+        Some(Requirement { file: self.file, span: node.span.clone(), version: version? })
+    }
+
+    /// Whether what the file asks of plugins can be read.
+    fn plugin_versions(&mut self) {
+        let Some((key, node)) = self.node.entry("required_plugin_versions") else { return };
+        let Some(entries) = node.seq() else {
+            let message = "`required_plugin_versions` should be a list".to_owned();
+            return self.say(&key.span, "wrong-type", false, message, "");
+        };
+        for entry in entries {
+            let alternatives = entry.get("alternatives").and_then(Node::seq).unwrap_or_default();
+            let mut names: Vec<&str> = vec![];
+            for one in std::iter::once(entry).chain(alternatives) {
+                for key in ["name", "version"] {
+                    if one.get(key).and_then(Node::scalar).is_none_or(str::is_empty) {
+                        self.say(&one.span, "missing-key", false, format!("the plugin has no `{key}`"), "");
+                    }
+                }
+                let name = one.get("name").and_then(Node::scalar).unwrap_or_default();
+                if let Some(node) = one.get("version")
+                    && let Some(text) = node.scalar()
+                    && version(text).is_none()
+                {
+                    let message = format!("`{}` is no version of the plugin `{name}`", text.escape_debug());
+                    self.say(&node.span, "bad-value", false, message, "write three numbers, such as `0.4.0`");
+                }
+                if names.contains(&name) {
+                    self.say(&one.span, "bad-value", false, format!("the plugin `{name}` is there twice"), "");
+                }
+                names.push(name);
             }
         }
     }
@@ -457,6 +619,10 @@ impl Reader<'_> {
                 continue;
             }
             let values = new.get("values").and_then(Node::seq).unwrap_or_default().to_vec();
+            if values.is_empty() {
+                let message = format!("nothing is appended to the exception `{}`", name.unwrap_or_default());
+                self.say(&new.span, Code::AppendNoValues.word(), true, message, "give it `values`");
+            }
             if let Kind::Map(entries) = &mut old.kind {
                 match entries.iter_mut().find(|(key, _)| key.scalar() == Some("values")) {
                     Some((_, Node { kind: Kind::Seq(old), .. })) => old.extend(values),
@@ -488,11 +654,14 @@ impl Reader<'_> {
             }
             "tags" => rule.tags = self.tags(),
             "exceptions" if append => self.append_exceptions(&mut rule.exceptions),
-            "exceptions" => rule.exceptions = self.exceptions(),
+            "exceptions" => {
+                rule.exceptions = self.exceptions();
+                rule.replaced_exceptions = true;
+            }
             flag => {
-                if let (Some(node), Some(flag)) = (self.node.get(flag), FLAGS.iter().find(|known| **known == flag)) {
+                if let (Some(node), Some(flag)) = (self.flag(flag), FLAGS.iter().find(|known| **known == flag)) {
                     rule.flags.retain(|(known, _)| known != flag);
-                    rule.flags.push((flag, node.clone()));
+                    rule.flags.push((flag, node));
                 }
             }
         }
@@ -500,8 +669,23 @@ impl Reader<'_> {
 
     /// What the item does to an earlier one; `None` where that is wrong.
     fn mode(&mut self, overridable: &[&str]) -> Option<Mode> {
-        let append = self.node.entry("append").filter(|(_, node)| node.scalar().is_some_and(is_true));
+        let append = self.node.entry("append");
+        if let Some((_, node)) = append
+            && !node.scalar().is_some_and(|text| is_true(text) || is_false(text))
+        {
+            self.say(&node.span, "wrong-type", false, "`append` should be true or false".to_owned(), "");
+        }
+        let append = append.filter(|(_, node)| node.scalar().is_some_and(is_true));
         let overrides = self.node.entry("override").filter(|(_, node)| !node.entries().is_empty());
+        if let Some((key, _)) = append {
+            self.say(
+                &key.span,
+                Code::Deprecated.word(),
+                true,
+                "`append` is deprecated".to_owned(),
+                "use `override: {condition: append}`",
+            );
+        }
         match (append, overrides) {
             (Some((key, _)), Some(_)) => {
                 self.say(
@@ -513,16 +697,7 @@ impl Reader<'_> {
                 );
                 None
             }
-            (Some((key, _)), None) => {
-                self.say(
-                    &key.span,
-                    "deprecated",
-                    true,
-                    "`append` is deprecated".to_owned(),
-                    "use `override: {condition: append}`",
-                );
-                Some(Mode::Append)
-            }
+            (Some(_), None) => Some(Mode::Append),
             (None, None) => Some(Mode::Define),
             (None, Some((_, node))) => self.overrides(node, overridable).map(Mode::Override),
         }
@@ -565,9 +740,27 @@ impl Reader<'_> {
     }
 }
 
+/// The three numbers that a text begins with.
+fn version(text: &str) -> Option<[u64; 3]> {
+    let mut parts = text.splitn(3, '.');
+    let mut next = || parts.next();
+    let (major, minor, rest) = (next()?, next()?, next()?);
+    let patch = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    Some([major.parse().ok()?, minor.parse().ok()?, patch.parse().ok()?])
+}
+
 /// Whether Falco takes the text for `true`.
 pub fn is_true(text: &str) -> bool {
-    ["true", "yes", "on", "y"].iter().any(|word| {
+    is_word(text, ["true", "yes", "on", "y"])
+}
+
+/// Whether Falco takes the text for `false`.
+fn is_false(text: &str) -> bool {
+    is_word(text, ["false", "no", "off", "n"])
+}
+
+fn is_word(text: &str, words: [&str; 4]) -> bool {
+    words.iter().any(|word| {
         let mut capital = word.to_string();
         capital.get_mut(..1).unwrap_or_default().make_ascii_uppercase();
         text == *word || text == word.to_ascii_uppercase() || text == capital
@@ -634,7 +827,7 @@ mod tests {
         assert_eq!(rule.exceptions[0].1.get("values").unwrap().seq().unwrap().len(), 2);
         assert!(rule.flags.iter().any(|(key, node)| *key == "enabled" && is_true(node.scalar().unwrap())));
         assert!(
-            items.mistakes.iter().all(|mistake| mistake.warning && mistake.code == "deprecated"),
+            items.mistakes.iter().all(|mistake| mistake.warning && mistake.code == "LOAD_DEPRECATED_ITEM"),
             "{:?}",
             items.mistakes
         );

@@ -31,7 +31,10 @@ pub struct Args {
 /// Renders every namespace of the manifests. What is refused is told on standard error; the rest is rendered all the
 /// same, as it would be in a cluster.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let setting = args.setting.load()?;
+    let setting = match args.setting.load() {
+        Ok(setting) => setting,
+        Err(err) => return Ok(setting::unreadable(&err)),
+    };
     let (files, unreadable) = input::read(&args.paths);
     let mut errors = unreadable;
     let mut refused = false;
@@ -45,7 +48,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Ok(documents) => {
                 for document in documents {
                     match document {
-                        Document::Foreign => {}
+                        Document::Foreign(_) => {}
                         Document::Plain(_) => errors.push(format!(
                             "{} is a plain rules file; make manifests of it with `falco-operator convert`",
                             file.name

@@ -76,7 +76,7 @@ impl Schemas {
         if schema.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true)) {
             return;
         }
-        let description = || schema.get("description").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let description = || one_line(schema.get("description"));
         let json = node.json();
         let found = match &json {
             Value::Null => "nothing",
@@ -129,7 +129,7 @@ impl Schemas {
                         span: key.clone(),
                         code: "missing-key",
                         message: format!("`{path}` has no `{name}`"),
-                        help: description.and_then(Value::as_str).unwrap_or_default().to_owned(),
+                        help: one_line(description),
                     });
                 }
             }
@@ -153,7 +153,7 @@ impl Schemas {
 
     fn scalar(&mut self, node: &Node, json: &Value, schema: &Value, path: &str, mistakes: &mut Vec<Mistake>) {
         let mut mistake = |code, message| {
-            let help = schema.get("description").and_then(Value::as_str).unwrap_or_default().to_owned();
+            let help = one_line(schema.get("description"));
             mistakes.push(Mistake { span: node.span.clone(), code, message, help });
         };
         if let Some(number) = json.as_i64() {
@@ -213,6 +213,11 @@ fn repeated(node: &Node, mistakes: &mut Vec<Mistake>) {
             });
         }
     }
+}
+
+/// A description as one line.
+fn one_line(description: Option<&Value>) -> String {
+    description.and_then(Value::as_str).unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The candidate that is meant by a mistyped word, if one is near enough: at most a third of the word is wrong. Case and

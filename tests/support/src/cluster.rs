@@ -97,7 +97,7 @@ impl Cluster {
         let guardian = Arc::new(Guardian::start(&dir, lock, keep)?);
         let plane = ControlPlane::start(&dir, addresses, &tools, &options.pods, &guardian)?;
         let client = client(&plane.kubeconfig, "test")?;
-        wait::until("the API server is ready", Duration::from_mins(3), || {
+        wait::until("the API server is ready", Duration::from_mins(5), || {
             if let Err(ended) = plane.check() {
                 return Ok(Err(ended));
             }
@@ -388,7 +388,7 @@ impl Cluster {
     /// Starts a part of the control plane that was stopped; the API server answers when this returns.
     pub fn start_component(&self, tool: Tool) -> Result<()> {
         self.plane.component(tool)?.start()?;
-        wait::until("the API server is ready", Duration::from_mins(3), || {
+        wait::until("the API server is ready", Duration::from_mins(5), || {
             let client = self.client();
             block_on(async move { tokio::time::timeout(Duration::from_secs(2), http_get(&client, "/readyz")).await? })
         })
@@ -407,7 +407,7 @@ impl Cluster {
     }
 
     fn wait_for_nodes(&self, names: &[String]) -> Result<()> {
-        wait::until("all nodes are Ready", Duration::from_mins(1), || {
+        wait::until("all nodes are Ready", Duration::from_mins(5), || {
             if let Err(ended) = self.plane.check() {
                 return Ok(Err(ended));
             }
@@ -426,7 +426,7 @@ impl Cluster {
 
     fn wait_for_service_account(&self, namespace: &str) -> Result<()> {
         use k8s_openapi::api::core::v1::ServiceAccount;
-        wait::until("the default service account is there", Duration::from_secs(30), || {
+        wait::until("the default service account is there", Duration::from_mins(5), || {
             self.plane.check()?;
             let api: Api<ServiceAccount> = Api::namespaced(self.client(), namespace);
             block_on(async move { Ok(api.get("default").await.map(drop)?) })

@@ -24,7 +24,7 @@ impl Release {
     pub fn install(cluster: &Cluster, values: &str) -> Result<Self> {
         let release = Self { name: "fo1".into(), namespace: "kube-system".into() };
         release.upgrade(cluster, values)?;
-        release.wait(cluster, Duration::from_mins(2))?;
+        release.wait(cluster, Duration::from_mins(5))?;
         Ok(release)
     }
 

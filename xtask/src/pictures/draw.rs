@@ -1,6 +1,5 @@
 //! The drawing.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
@@ -225,17 +224,22 @@ fn bars(area: &Area<'_>, panel: &Panel, width: i32) -> Result<()> {
 
 /// One line for each set of labels, one column for each label and each query.
 fn table(area: &Area<'_>, panel: &Panel, (width, height): (i32, i32)) -> Result<()> {
-    let mut lines: BTreeMap<&[(String, String)], Vec<Option<f64>>> = BTreeMap::new();
+    type Line = (Vec<(String, String)>, Vec<Option<f64>>);
+    let mut lines: Vec<Line> = Vec::new();
     for (at, (_, series)) in panel.answers.iter().enumerate() {
         for one in series {
-            let cells = lines.entry(&one.labels).or_insert_with(|| vec![None; panel.answers.len()]);
-            if let Some(cell) = cells.get_mut(at) {
+            let line = lines.iter().position(|(labels, _)| *labels == one.labels).unwrap_or_else(|| {
+                lines.push((one.labels.clone(), vec![None; panel.answers.len()]));
+                lines.len() - 1
+            });
+            if let Some(cell) = lines.get_mut(line).and_then(|(_, cells)| cells.get_mut(at)) {
                 *cell = Some(one.last());
             }
         }
     }
+    lines.sort_by(|a, b| a.0.cmp(&b.0));
     let names: Vec<String> =
-        lines.keys().next().map(|labels| labels.iter().map(|(name, _)| name.clone()).collect()).unwrap_or_default();
+        lines.first().map(|(labels, _)| labels.iter().map(|(name, _)| name.clone()).collect()).unwrap_or_default();
     let heads: Vec<String> = [names, panel.answers.iter().map(|(legend, _)| legend.clone()).collect()].concat();
     let column = (width - 20) / i32::try_from(heads.len().max(1))?;
     let fits = usize::try_from(column / 7)?;
@@ -252,7 +256,7 @@ fn table(area: &Area<'_>, panel: &Panel, (width, height): (i32, i32)) -> Result<
         area.draw(&PathElement::new(vec![(10, y - 13), (width - 10, y - 13)], BORDER))?;
         let cells =
             cells.into_iter().map(|cell| cell.map_or_else(String::new, |value| words::value(value, &panel.unit)));
-        for (at, text) in (0..).zip(labels.iter().map(|(_, value)| value.clone()).chain(cells)) {
+        for (at, text) in (0..).zip(labels.into_iter().map(|(_, value)| value).chain(cells)) {
             let style = font(13, TEXT, HPos::Left, VPos::Center);
             area.draw(&Text::new(words::cut(&text, fits), (12 + at * column, y), style))?;
         }

@@ -1,0 +1,235 @@
+//! What holds for every text and every tree.
+
+use proptest::prelude::*;
+
+use crate::language::{
+    Argument, Catalog, Check, Checked, Definitions, Diagnostic, ExceptionText, ExceptionValue, Expr, Field, ListText,
+    MacroText, Modifier, Op, Operand, Part, Rhs, RuleText, Span, Transform, Transformer, Value, ValueKind, ValueList,
+    Word, Words, check_rule, parse,
+};
+
+fn span() -> Span {
+    Span::default()
+}
+
+fn word(text: &str) -> Word {
+    Word { text: text.into(), span: span() }
+}
+
+/// Any text that can stand in quotes.
+fn any_text() -> impl Strategy<Value = String> {
+    prop_oneof![any::<String>(), "[a-z \\\\\"'\n\t]{0,8}", "(and|or|not|anyof|val\\(|\\)|\\(|\"|'|\\\\| |=|,|#){0,6}",]
+        .prop_map(|text| text.replace('\0', ""))
+}
+
+fn field() -> impl Strategy<Value = Field> {
+    let argument = prop_oneof![3 => Just(None), 1 => any_text().prop_map(Some)];
+    ("[a-z]{1,6}(\\.[a-z][a-z_0-9]{0,5}){1,2}", argument).prop_map(|(name, argument)| Field {
+        name: name.into(),
+        argument: argument.map(|text| word(&text)),
+        span: span(),
+    })
+}
+
+fn number() -> impl Strategy<Value = String> {
+    "(0x[0-9a-f]{1,4}|[+-]?[0-9]{1,5}(\\.[0-9]{0,3})?(e[+-][0-9]{1,2})?)"
+}
+
+fn argument(operand: BoxedStrategy<Operand>) -> impl Strategy<Value = Argument> {
+    let item = prop_oneof![
+        operand.prop_map(Argument::Operand),
+        number().prop_map(|text| Argument::Number(word(&text))),
+        any_text().prop_map(|text| Argument::Text(word(&text))),
+    ]
+    .boxed();
+    prop_oneof![
+        3 => item.clone(),
+        1 => proptest::collection::vec(item, 0..3).prop_map(|items| Argument::List(items, span())),
+    ]
+}
+
+fn operand() -> BoxedStrategy<Operand> {
+    let leaf = field().prop_map(Operand::Field).boxed();
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        let transformer = 1..Transformer::ALL.len();
+        let index = prop_oneof![3 => Just(None), 1 => "[a-z]".prop_map(Some)];
+        (transformer, proptest::collection::vec(argument(inner.boxed()), 1..4), index).prop_map(
+            |(transformer, arguments, index)| {
+                Operand::Transform(Box::new(Transform {
+                    transformer: Transformer::ALL[transformer],
+                    arguments,
+                    index: index.map(|text| word(&text)),
+                    span: span(),
+                }))
+            },
+        )
+    })
+    .boxed()
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        any_text().prop_map(|text| Value { text: text.into(), kind: ValueKind::Quoted, span: span() }),
+        "[^()\"'\\s=,\0\u{8}][^()\"'\\s=,\0]{0,7}".prop_map(|text| Value {
+            text: text.into(),
+            kind: ValueKind::Bare,
+            span: span()
+        }),
+    ]
+}
+
+fn list() -> impl Strategy<Value = ValueList> {
+    prop_oneof![
+        3 => proptest::collection::vec(value(), 0..4)
+            .prop_map(|values| ValueList { values, parentheses: true, span: span() }),
+        1 => "x[a-z_0-9]{0,6}".prop_map(|name| ValueList {
+            values: vec![Value { text: name.into(), kind: ValueKind::Bare, span: span() }],
+            parentheses: false,
+            span: span(),
+        }),
+    ]
+}
+
+fn right() -> impl Strategy<Value = Operand> {
+    let val = field().prop_map(|field| {
+        Operand::Transform(Box::new(Transform {
+            transformer: Transformer::Val,
+            arguments: vec![Argument::Operand(Operand::Field(field))],
+            index: None,
+            span: span(),
+        }))
+    });
+    let transform = operand().prop_filter("a field alone is a text", |found| matches!(found, Operand::Transform(_)));
+    prop_oneof![val, transform]
+}
+
+fn check() -> impl Strategy<Value = Expr> {
+    let right_side = (0..Op::ALL.len(), 0..Modifier::ALL.len(), any::<u8>(), list(), value(), number(), right());
+    (operand(), right_side).prop_map(|(operand, (op, modifier, choice, list, value, number, right))| {
+        let op = Op::ALL[op];
+        let mut with = None;
+        let rhs = match op {
+            Op::Exists => Rhs::Nothing,
+            _ if choice % 5 == 0 => Rhs::Operand(right),
+            _ if op.is_numeric() => Rhs::Value(Value { text: number.into(), kind: ValueKind::Bare, span: span() }),
+            _ if op.takes_list() => Rhs::List(list),
+            _ if choice % 3 == 0 => {
+                with = Some(Modifier::ALL[modifier]);
+                Rhs::List(list)
+            }
+            _ => Rhs::Value(value),
+        };
+        Expr::Check(Check { operand, op, op_span: span(), modifier: with, rhs, span: span() })
+    })
+}
+
+fn tree() -> impl Strategy<Value = Expr> {
+    let leaf = prop_oneof![4 => check(), 1 => "m[a-z_0-9]{0,6}".prop_map(|name| Expr::Macro(word(&name)))];
+    leaf.prop_recursive(6, 40, 4, |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 2..4).prop_map(Expr::And),
+            proptest::collection::vec(inner.clone(), 2..4).prop_map(Expr::Or),
+            inner.prop_map(Expr::negated),
+        ]
+    })
+}
+
+/// Pieces that conditions and attempts at them are made of.
+fn pieces() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        Just("proc.name".to_owned()),
+        Just("evt.type".to_owned()),
+        Just("fd.ip".to_owned()),
+        Just("proc.aname[".to_owned()),
+        Just("evt.arg.".to_owned()),
+        Just("tolower(".to_owned()),
+        Just("getopt(".to_owned()),
+        Just("val(".to_owned()),
+        "(=|!=|<|>=|in|pmatch|intersects|exists|regex|contains|glob|startswith|bcontains) ?",
+        "(oneof|anyof|allof) ?",
+        "(and|or|not) ?",
+        "[()\\[\\]\"'\\\\,%]",
+        any_text(),
+        number(),
+    ];
+    proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.join(" "))
+}
+
+fn within(text: &str, finding: &Diagnostic) -> bool {
+    let (start, end) = (finding.span.start as usize, finding.span.end as usize);
+    start <= end && text.is_char_boundary(start) && text.is_char_boundary(end)
+}
+
+fn all_within(rule: &RuleText<'_>, checked: &Checked) -> Result<(), TestCaseError> {
+    for finding in &checked.diagnostics {
+        let text = match finding.part {
+            Part::Condition => rule.condition,
+            Part::Output => rule.output,
+            Part::Name => rule.name,
+            Part::Priority => rule.priority,
+            Part::Source => rule.source.unwrap_or("syscall"),
+            Part::Tag(index) => &rule.tags[index as usize],
+            _ => continue,
+        };
+        prop_assert!(within(text, finding), "{finding:?} of {text:?}");
+        prop_assert!(!finding.message.is_empty() && finding.message.len() < 2000, "{finding:?}");
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    /// Printing and reading is the identity on trees.
+    #[test]
+    fn a_tree_is_read_back_from_its_text(tree in tree()) {
+        let text = tree.text();
+        let parsed = parse(&text);
+        prop_assert_eq!(parsed.tree.map(Expr::unplaced), Some(tree), "{}", text);
+    }
+
+    /// And so on the texts that are printed.
+    #[test]
+    fn what_is_read_from_a_text_is_read_from_its_print(text in pieces()) {
+        if let Some(tree) = parse(&text).tree {
+            let printed = tree.text();
+            prop_assert_eq!(parse(&printed).tree.map(Expr::unplaced), Some(tree.unplaced()), "{}", printed);
+        }
+    }
+
+    #[test]
+    fn no_text_of_a_rule_is_too_much(
+        condition in prop_oneof![pieces(), any::<String>()], output in prop_oneof![pieces(), "(%[a-z.0-9\\[\\]()]{0,20} ?){0,5}", any::<String>()],
+        name in any::<String>(), priority in any_text(), tag in any_text(), value in any_text(), comp in pieces(),
+        skip_if_unknown_filter in any::<bool>(),
+    ) {
+        let tags = [tag.clone(), tag];
+        let exceptions = [
+            ExceptionText {
+                name: name.clone(),
+                fields: Words::Many(vec!["proc.name".into(), "fd.num".into()]),
+                comps: Some(Words::Many(vec!["=".into(), comp.clone()])),
+                values: vec![ExceptionValue::Many(vec![ExceptionValue::One(value.clone()), ExceptionValue::One("1".into())])],
+            },
+            ExceptionText { name: "e".into(), fields: Words::One(comp), comps: None, values: vec![ExceptionValue::One(value.clone())] },
+        ];
+        let items = [value];
+        let lists = [ListText { name: "l", items: &items }, ListText { name: &name, items: &items }];
+        let macros = [MacroText { name: "m", condition: &condition }, MacroText { name: &name, condition: &output }];
+        let (definitions, found) = Definitions::compile(&lists, &macros, Catalog::falco());
+        for finding in &found.macros[0] {
+            prop_assert!(finding.part != Part::Condition || within(&condition, finding), "{finding:?} of {condition:?}");
+        }
+        let rule = RuleText {
+            name: &name, condition: &condition, output: &output, source: None, priority: &priority, tags: &tags,
+            exceptions: &exceptions, without_event_types: false, skip_if_unknown_filter,
+        };
+        let checked = check_rule(&rule, &definitions, Catalog::falco());
+        all_within(&rule, &checked)?;
+        // What is accepted is read back as what was checked.
+        if let (Some(text), Some(expanded)) = (&checked.condition, &checked.expanded) {
+            let read = parse(text).tree.map(Expr::unplaced);
+            prop_assert_eq!(read, Some(expanded.clone().unplaced()));
+        }
+    }
+}
