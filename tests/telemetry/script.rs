@@ -85,9 +85,12 @@ fn seen(prometheus: &Prometheus) -> Result<f64> {
     value.parse().with_context(|| value.to_owned())
 }
 
-/// A typo is refused at once, and stays.
+/// A typo is refused when it is applied; where the webhook is not asked, by the controller, and stays.
 fn rejected(world: &World) -> Result<()> {
-    world.rule("team-b", "typo", "container.id != host and proc.nmae = bash")?;
+    let typo = "container.id != host and proc.nmae = bash";
+    let refused = world.rule(TEAM, "typo", typo);
+    ensure!(refused.as_ref().is_err_and(|err| format!("{err:#}").contains("proc.nmae")), "{refused:?}");
+    world.rule("team-b", "typo", typo)?;
     world.until("the typo is refused", "team-b", || {
         let status = world.read("team-b", "typo")?.status.context("no status")?;
         ensure!(status.phase == Some(ItemPhase::Rejected), "{status:?}");

@@ -13,6 +13,7 @@ pub fn dashboard() -> Dashboard {
             ("Rollouts", rollouts()),
             ("Nodes", nodes()),
             ("Failures", failures()),
+            ("Admission", admission()),
             ("The controller", controller()),
         ],
     }
@@ -25,7 +26,7 @@ fn now() -> Vec<Panel> {
             question: "Does every node that should run Falco prove which rules it runs? Less than all for long: see Nodes, below.",
             show: Show::Number,
             unit: "percentunit",
-            width: 5,
+            width: 4,
             steps: ALL_IS_GOOD,
             queries: vec![(
                 r#"max(falco_operator_controller_nodes{state="available"}) / max(falco_operator_controller_nodes{state="desired"})"#,
@@ -37,7 +38,7 @@ fn now() -> Vec<Panel> {
             question: "How many rules of developers do all available nodes run as they are written?",
             show: Show::Number,
             unit: "short",
-            width: 5,
+            width: 4,
             steps: NEUTRAL,
             queries: vec![(r#"max(falco_operator_controller_rules{phase="Active"})"#, "rules")],
         },
@@ -46,7 +47,7 @@ fn now() -> Vec<Panel> {
             question: "How many rules are written and not in force? Some for a moment is a rollout; some for long are refused, rolled back or not running: see Failures, below.",
             show: Show::Number,
             unit: "short",
-            width: 5,
+            width: 4,
             steps: &[(0.0, GREEN), (1.0, YELLOW)],
             queries: vec![(r#"sum(max by (phase) (falco_operator_controller_rules{phase!="Active"}))"#, "rules")],
         },
@@ -55,7 +56,7 @@ fn now() -> Vec<Panel> {
             question: "In how many namespaces was a change rolled back, or does a node no longer load what it had loaded?",
             show: Show::Number,
             unit: "short",
-            width: 5,
+            width: 4,
             steps: NONE_IS_GOOD,
             queries: vec![(
                 r#"sum(max by (phase) (falco_operator_controller_namespaces{phase=~"Degraded|RollingBack|RolledBack"}))"#,
@@ -70,6 +71,15 @@ fn now() -> Vec<Panel> {
             width: 4,
             steps: &[(0.0, RED), (1.0, GREEN), (2.0, RED)],
             queries: vec![("sum(falco_operator_controller_leader)", "leaders")],
+        },
+        Panel {
+            title: "Webhook's certificate",
+            question: "How long is the certificate good for with which rules are answered when they are applied? It is renewed at half of its life.",
+            show: Show::Number,
+            unit: "s",
+            width: 4,
+            steps: &[(0.0, RED), (604_800.0, YELLOW), (1_209_600.0, GREEN)],
+            queries: vec![("min(falco_operator_webhook_certificate_expiry_timestamp_seconds > 0) - time()", "left")],
         },
     ]
 }
@@ -252,6 +262,35 @@ fn failures() -> Vec<Panel> {
             queries: vec![(
                 "sum by (of) (increase(falco_operator_controller_drifts_total[10m]))",
                 "of a {{of}}, in 10 minutes",
+            )],
+        },
+    ]
+}
+
+fn admission() -> Vec<Panel> {
+    vec![
+        Panel {
+            title: "Answers of the webhook",
+            question: "What do developers hear when they apply rules? Many refusals by one answer call for a word to the team; `failed` is for the log.",
+            show: Show::Lines,
+            unit: "short",
+            width: 12,
+            steps: NEUTRAL,
+            queries: vec![(
+                "sum by (verdict) (increase(falco_operator_webhook_requests_total[10m]))",
+                "{{verdict}}, in 10 minutes",
+            )],
+        },
+        Panel {
+            title: "How long the webhook takes",
+            question: "Does the check hold up `kubectl apply`? 95 of 100 answers of the last half hour were faster.",
+            show: Show::Lines,
+            unit: "s",
+            width: 12,
+            steps: &[(0.0, GREEN), (1.0, YELLOW), (5.0, RED)],
+            queries: vec![(
+                "histogram_quantile(0.95, sum by (le) (increase(falco_operator_webhook_request_seconds_bucket[30m])))",
+                "95 of 100",
             )],
         },
     ]

@@ -17,7 +17,9 @@ fn seconds(value: f64) -> String {
         value if value <= 0.0 => "0 s".to_owned(),
         value if value < 1.0 => format!("{} ms", trimmed(value * 1000.0)),
         value if value < 120.0 => format!("{} s", trimmed(value)),
-        value => format!("{} min", trimmed(value / 60.0)),
+        value if value < 7200.0 => format!("{} min", trimmed(value / 60.0)),
+        value if value < 172_800.0 => format!("{} h", trimmed(value / 3600.0)),
+        value => format!("{} days", trimmed(value / 86_400.0)),
     }
 }
 
@@ -53,6 +55,7 @@ mod tests {
             (0.0421, "s", "42.1 ms"),
             (90.0, "s", "90 s"),
             (600.0, "s", "10 min"),
+            (2_592_000.0, "s", "30 days"),
             (52_428_800.0, "bytes", "50 MiB"),
             (1234.5, "eps", "1234/s"),
             (1.0, "bool_yes_no", "Yes"),
