@@ -206,6 +206,10 @@ pub fn cleanup(args: &CleanupArgs) -> anyhow::Result<ExitCode> {
         if let Some(deployment) = &args.deployment {
             scale_to_zero(&client, &args.common.namespace, deployment, &args.controller_selector, deadline).await?;
         }
+        if !controller::is_defined(&client).await? {
+            tracing::info!("the kinds of the operator are not defined any more, so nothing is held back");
+            return Ok(ExitCode::SUCCESS);
+        }
         let registry = telemetry::registry().context("the metrics can't be set up")?;
         let metrics = ControllerMetrics::register(&registry).context("the metrics can't be set up")?;
         let gate = Readiness::default().gate("caches");

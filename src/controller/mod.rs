@@ -21,6 +21,6 @@ pub use client::client;
 pub use execute::MANAGER;
 pub use plan::Policies;
 pub use reader::{Questions, Reader};
-pub use release::release;
+pub use release::{is_defined, release};
 pub use run::{Options, run};
 pub use watch::Watched;

@@ -39,9 +39,20 @@ pub async fn release(client: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether the kind of the rules files is defined. Where it isn't, nothing of ours holds anything back.
+pub async fn is_defined(client: &Client) -> anyhow::Result<bool> {
+    let files = Api::<PartialObjectMeta<FalcoRulesFile>>::all(client.clone());
+    match files.list(&ListParams::default().limit(1)).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        Err(err) => Err(err).context("the rules files can't be listed"),
+    }
+}
+
 fn undefined_is_none<K: Clone>(list: kube::Result<kube::core::ObjectList<K>>) -> kube::Result<Vec<K>> {
     match list {
-        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(vec![]),
+        // A group of which no kind is left is answered by a page without a reason.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(vec![]),
         list => list.map(|list| list.items),
     }
 }

@@ -73,10 +73,10 @@ impl Schemas {
     }
 }
 
-/// Of the Prometheus operator, or of this project: not of Kubernetes.
+/// Of the Prometheus operator, of cert-manager, or of this project: not of Kubernetes.
 fn foreign(object: &Value) -> bool {
     let version = object["apiVersion"].as_str().unwrap_or_default();
-    version.starts_with("monitoring.coreos.com/") || version.starts_with("mumoshu.github.io/")
+    ["monitoring.coreos.com/", "cert-manager.io/", "mumoshu.github.io/"].iter().any(|group| version.starts_with(group))
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn own_kinds(world: &World) -> Result<()> {
     begin(world)?;
     let stays = world.files_stay(&NAMESPACES)?;
     for kind in ["falcobundles", "falconodes", "falcocatalogs"] {
-        world.cluster.kubectl(&["delete", "crd", &format!("{kind}.mumoshu.github.io"), "--timeout=60s"])?;
+        world.cluster.kubectl(&["delete", "crd", &format!("{kind}.mumoshu.github.io"), "--timeout=300s"])?;
     }
     std::thread::sleep(std::time::Duration::from_secs(2));
     world.cluster.kubectl(&["apply", "--server-side", "-f", "crd"])?;
@@ -102,13 +102,13 @@ fn every_kind(world: &World) -> Result<()> {
     let kinds = world.cluster.kubectl(&["get", "crds", "-o", "name"])?;
     let ours: Vec<_> = kinds.lines().filter(|name| name.ends_with(".mumoshu.github.io")).collect();
     ensure!(ours.len() == 7, "{ours:?}");
-    world.cluster.kubectl(&[&["delete", "--timeout=60s"][..], &ours].concat())?;
+    world.cluster.kubectl(&[&["delete", "--timeout=300s"][..], &ours].concat())?;
     std::thread::sleep(std::time::Duration::from_secs(3));
     for agent in world.agents()? {
         ensure!(agent.metadata.deletion_timestamp.is_none(), "{} was restarted", agent.name_any());
     }
     world.cluster.kubectl(&["apply", "--server-side", "-f", "crd"])?;
-    world.cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "-f", "crd"])?;
+    world.cluster.kubectl(&["wait", "--for=condition=Established", "--timeout=300s", "-f", "crd"])?;
     world.until("the kind is served again", NAMESPACES[0], || {
         NAMESPACES.iter().try_for_each(|namespace| world.rule(namespace, "one", BASH).map(drop))
     })?;

@@ -42,7 +42,7 @@ fn life_of_a_rule(world: &World) -> Result<()> {
     let mark = world.cluster.mark();
     world.cluster.kubectl(&["apply", "-f", "examples/bash.falcorule.yaml"])?;
     world.active("default", "bash", 3)?;
-    world.cluster.kubectl(&["wait", "--for=condition=Ready", "--timeout=60s", "falcorule/bash"])?;
+    world.cluster.kubectl(&["wait", "--for=condition=Ready", "--timeout=300s", "falcorule/bash"])?;
     let file = world.everywhere("default")?;
     ensure!(file == EXAMPLE, "the file is not the example's:\n{file}");
     let table = world.cluster.kubectl(&["get", "falcorules"])?;

@@ -21,7 +21,7 @@ use crate::{NAME, answers, both_serve, manifest, secret, trusted};
 
 /// Lives as short as they can be, and no object goes in that nobody has answered.
 const SHORT: &str = "webhook: {enabled: true, failurePolicy: Fail, timeoutSeconds: 10, \
-                     certificate: {authorityLifetime: 60s, lifetime: 12s}}\n";
+                     certificate: {authorityLifetime: 75s, lifetime: 25s}}\n";
 
 #[test]
 fn certificates_come_and_go_while_rules_are_answered() {
@@ -56,6 +56,8 @@ impl Asking {
                 while !told.load(Ordering::Relaxed) {
                     api.create(&dry, &good).await.context("a good rule was not answered")?;
                     counted.fetch_add(1, Ordering::Relaxed);
+                    // Others want something of the API server too.
+                    tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 Ok(())
             })

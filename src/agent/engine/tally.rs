@@ -30,6 +30,9 @@ pub struct Tally {
     most: usize,
     /// Whose each loaded rule is, by the name that Falco knows it by.
     owners: BTreeMap<String, Owner>,
+    /// Matches of `FalcoRule`s that are not loaded now, as many as there is room for: a rule that was left out for a while,
+    /// as on the way back from a death, goes on from where it was.
+    away: BTreeMap<Owner, u64>,
     /// Of which load the last page was, and what it showed.
     last: (u64, Counts),
 }
@@ -45,12 +48,20 @@ impl Tally {
     #[must_use]
     pub fn owned_by(mut self, owners: BTreeMap<String, Owner>) -> Self {
         let loaded: BTreeSet<&Owner> = owners.values().collect();
-        self.rules.retain(|rule, _| loaded.contains(rule));
+        let (rules, away) = std::mem::take(&mut self.rules).into_iter().partition(|(rule, _)| loaded.contains(rule));
+        self.rules = rules;
+        self.away.extend(BTreeMap::into_iter(away).filter(|(_, count)| *count > 0));
+        while self.away.len() > self.most {
+            self.away.pop_first();
+        }
         self.owners = owners;
-        let mut silent = self.owners.values();
-        while self.rules.len() < self.most {
-            let Some(owner) = silent.next() else { break };
-            self.rules.entry(owner.clone()).or_default();
+        let (matched, silent): (Vec<&Owner>, Vec<&Owner>) =
+            self.owners.values().partition(|owner| self.away.contains_key(*owner));
+        for owner in matched.into_iter().chain(silent) {
+            if self.rules.len() < self.most {
+                let before = self.away.remove(owner).unwrap_or_default();
+                *self.rules.entry(owner.clone()).or_default() += before;
+            }
         }
         self
     }
@@ -112,7 +123,10 @@ impl Tally {
             let silent = self.rules.iter().find(|(_, count)| **count == 0).map(|(rule, _)| rule.clone())?;
             self.rules.remove(&silent);
         }
-        Some(self.rules.entry(owner.clone()).or_default())
+        let before = self.away.remove(owner).unwrap_or_default();
+        let count = self.rules.entry(owner.clone()).or_default();
+        *count += before;
+        Some(count)
     }
 }
 
@@ -209,6 +223,9 @@ mod tests {
         // What is loaded no more gives its room away.
         let tally = tally.owned_by(owners(&["a", "d"]));
         assert_eq!((count(&tally, "a"), count(&tally, "c"), count(&tally, "d")), (Some(0), None, Some(2)));
+        // A rule that comes back goes on.
+        let tally = tally.owned_by(owners(&[])).owned_by(owners(&["d"]));
+        assert_eq!((count(&tally, "d"), tally.rules.len()), (Some(2), 1));
         let none = Tally::new(0).owned_by(owners(&["a"])).with(&page(1, &[("a", 3)]), true);
         assert_eq!((none.rules.len(), none.others), (0, 3));
     }
