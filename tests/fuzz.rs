@@ -124,20 +124,20 @@ fn fuzz(name: &str, runs: usize, target: fn(&[u8])) {
 
 #[test]
 fn lexer() {
-    fuzz("lexer", 10_000, targets::lexer);
+    fuzz("lexer", 5_000, targets::lexer);
 }
 
 #[test]
 fn condition() {
-    fuzz("condition", 10_000, targets::condition);
+    fuzz("condition", 5_000, targets::condition);
 }
 
 #[test]
 fn output() {
-    fuzz("output", 20_000, targets::output);
+    fuzz("output", 5_000, targets::output);
 }
 
 #[test]
 fn rules_file() {
-    fuzz("rules_file", 3_000, targets::rules_file);
+    fuzz("rules_file", 500, targets::rules_file);
 }
