@@ -82,6 +82,10 @@ pub fn condition(data: &[u8]) {
     {
         let rule = RuleText { name: "r", condition, output: "o", priority: "INFO", exceptions, ..RuleText::default() };
         let checked = check(&rule, &definitions, &CATALOG);
+        // What is refused is not written for anybody.
+        if !checked.is_accepted() {
+            continue;
+        }
         let (Some(written), Some(tree)) = (&checked.condition, &checked.expanded) else { continue };
         // What Falco gets is read as what was checked, in the namespace too. Quotes may be others: a word that is the name of
         // one of Falco's lists needs them.

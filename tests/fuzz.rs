@@ -1,6 +1,7 @@
 //! The fuzz targets with any compiler: their corpus, and a bounded number of mutations of it.
 //!
-//! `FUZZ_RUNS` sets the number of mutations for each target, `FUZZ_SEED` repeats a run.
+//! `FUZZ_RUNS` sets the number of mutations for each target, `FUZZ_SEED` where they begin: the same ones unless told
+//! otherwise, so that a change is judged by what it changed; `0` is anywhere.
 
 use std::io::Write;
 use std::path::Path;
@@ -108,7 +109,8 @@ fn fuzz(name: &str, runs: usize, target: fn(&[u8])) {
 
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
-    let seed = number("FUZZ_SEED").unwrap_or_else(now) | 1;
+    let seed = number("FUZZ_SEED").filter(|seed| *seed != 0).or_else(|| std::env::var("FUZZ_SEED").ok().map(|_| now()));
+    let seed = seed.unwrap_or(1) | 1;
     let runs = number("FUZZ_RUNS").map_or(runs, |runs| runs as usize);
     let mut random = Random(seed);
     for _ in 0..runs {
@@ -116,7 +118,6 @@ fn fuzz(name: &str, runs: usize, target: fn(&[u8])) {
         let outcome = std::panic::catch_unwind(|| target(&data));
         assert!(outcome.is_ok(), "{name} with FUZZ_SEED={seed} fails for {:?}", String::from_utf8_lossy(&data));
     }
-    // Not by `println!`, which the test runner keeps to itself.
     // The runner holds back what a passing test prints, and this is to be seen.
     let line = format!("fuzz {name}: {} of the corpus and {runs} mutations, FUZZ_SEED={seed}\n", corpus.len());
     let _not_that_important = std::io::stdout().write_all(line.as_bytes());

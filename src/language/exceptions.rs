@@ -47,6 +47,16 @@ pub enum ExceptionValue {
     Many(Vec<ExceptionValue>),
 }
 
+impl ExceptionValue {
+    /// Whether a text in it ends early for Falco.
+    fn holds_nul(&self) -> bool {
+        match self {
+            Self::One(text) => text.contains('\0'),
+            Self::Many(values) => values.iter().any(Self::holds_nul),
+        }
+    }
+}
+
 /// The conditions that keep a rule from matching, one for each exception that has values, with the index of the
 /// exception.
 pub(crate) fn compile(
@@ -76,6 +86,11 @@ fn one(exception: &ExceptionText, catalog: &Catalog, report: &mut Vec<Diagnostic
     let wrong = |message: String| Diagnostic::invalid(Code::Exception, Span::default(), message);
     if name.is_empty() {
         report.push(wrong("an exception needs a name".into()));
+    }
+    if exception.values.iter().any(ExceptionValue::holds_nul) {
+        let message = format!("a value of exception `{name}` holds a NUL character");
+        report.push(Diagnostic::unsafe_(Code::ControlCharacter, Span::default(), message));
+        return None;
     }
     let (fields, single) = match &exception.fields {
         Words::One(field) => (std::slice::from_ref(field), true),
