@@ -48,6 +48,15 @@ pub struct Inputs {
     pub seen: watch::Receiver<Option<Arc<Seen>>>,
 }
 
+/// A catalogue, and what it was made from.
+#[derive(Debug)]
+struct Made {
+    of: Installation,
+    /// Whether Falco's web server was asked for its plugins.
+    page: bool,
+    spec: FalcoCatalogSpec,
+}
+
 /// Publishes the catalogue of this node's Falco, and again whenever the installation changes, until `shutdown`.
 pub async fn run(client: Client, inputs: Inputs, name: watch::Sender<CatalogName>, shutdown: CancellationToken) {
     tokio::select! {
@@ -57,7 +66,7 @@ pub async fn run(client: Client, inputs: Inputs, name: watch::Sender<CatalogName
 }
 
 async fn publish(api: Api<FalcoCatalog>, mut inputs: Inputs, name: &watch::Sender<CatalogName>) {
-    let mut made: Option<(Installation, FalcoCatalogSpec)> = None;
+    let mut made: Option<Made> = None;
     let mut failures = 0u32;
     loop {
         let Ok(installation) = inputs.installation.wait_for(Option::is_some).await.map(|it| (*it).clone()) else {
@@ -65,11 +74,13 @@ async fn publish(api: Api<FalcoCatalog>, mut inputs: Inputs, name: &watch::Sende
         };
         let Some(installation) = installation else { continue };
         let done = match &made {
-            Some((of, spec)) if *of == installation => ensure_published(&api, spec).await,
+            Some(made) if made.of == installation && (made.page || inputs.page.borrow().is_none()) => {
+                ensure_published(&api, &made.spec).await
+            }
             _ => match make(&installation, &mut inputs.page).await {
-                Ok(spec) => {
-                    let done = ensure_published(&api, &spec).await;
-                    made = Some((installation, spec));
+                Ok(new) => {
+                    let done = ensure_published(&api, &new.spec).await;
+                    made = Some(new);
                     done
                 }
                 Err(err) => Err(err),
@@ -107,16 +118,14 @@ async fn publish(api: Api<FalcoCatalog>, mut inputs: Inputs, name: &watch::Sende
         tokio::select! {
             changed = inputs.installation.changed() => if changed.is_err() { return },
             listed = listed_again, if lists.is_some() => if listed.is_err() { return },
+            asked = inputs.page.changed() => if asked.is_err() { return },
             () = sleep(pause) => {}
         }
     }
 }
 
 /// Asks Falco and reads its base files.
-async fn make(
-    installation: &Installation,
-    page: &mut watch::Receiver<Option<SocketAddr>>,
-) -> anyhow::Result<FalcoCatalogSpec> {
+async fn make(installation: &Installation, page: &mut watch::Receiver<Option<SocketAddr>>) -> anyhow::Result<Made> {
     let listed = ask(installation, &["--list", "--format", "json"]).await?;
     let (sources, fields) = read::fields(&listed).context("Falco's list of fields can't be read")?;
     let version = ask(installation, &["-o", "json_output=true", "--version"]).await?;
@@ -127,18 +136,23 @@ async fn make(
         let text = text.with_context(|| format!("the rules file {} can't be read", path.display()))?;
         base.read(&text).with_context(|| format!("the rules file {} can't be read", path.display()))?;
     }
-    let plugins = match timeout(PAGE, page.wait_for(Option::is_some)).await {
+    let page = match timeout(PAGE, page.wait_for(Option::is_some)).await {
         Ok(Ok(address)) => *address,
         _ => None,
     };
-    let plugins = match plugins {
-        Some(address) => timeout(ANSWER, get(address, "/versions")).await.ok().and_then(Result::ok),
-        None => None,
+    // A Falco whose page is away for a moment has its plugins all the same; without them, its catalogue would be another.
+    let plugins = match page {
+        Some(address) => {
+            let versions = timeout(ANSWER, get(address, "/versions")).await;
+            let versions = versions.context("Falco's web server takes too long")?;
+            read::plugins(&versions.context("the versions of Falco's plugins can't be read")?)
+        }
+        None => vec![],
     };
-    Ok(FalcoCatalogSpec {
+    let spec = FalcoCatalogSpec {
         falco_version,
         engine_version,
-        plugins: plugins.as_deref().map(read::plugins).unwrap_or_default(),
+        plugins,
         sources,
         fields,
         rules: base.rules,
@@ -147,7 +161,8 @@ async fn make(
         priority: installation.priority.clone(),
         selections: read::selections(&installation.selections),
         rule_matching: installation.rule_matching.clone(),
-    })
+    };
+    Ok(Made { of: installation.clone(), page: page.is_some(), spec })
 }
 
 /// One answer of Falco, from a process of its own.
@@ -320,7 +335,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (client, objects) = server();
         let api = Api::all(client);
-        let spec = make(&falco(dir.path(), "0.62.0"), &mut watch::channel(Some(web().await)).1).await.unwrap();
+        let spec = make(&falco(dir.path(), "0.62.0"), &mut watch::channel(Some(web().await)).1).await.unwrap().spec;
         let name = ensure_published(&api, &spec).await.unwrap();
         assert_eq!(ensure_published(&api, &spec).await.unwrap(), name);
         objects.lock().unwrap()[0].spec.rules.clear();
@@ -343,5 +358,9 @@ mod tests {
         assert!(make(&odd, &mut page).await.unwrap_err().to_string().contains("rules.yaml"));
         odd.rules_files.clear();
         assert!(make(&odd, &mut page).await.is_ok());
+        // Its page is away for a moment: that is no Falco without plugins.
+        let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let err = make(&odd, &mut watch::channel(Some(nobody)).1).await.unwrap_err();
+        assert!(err.to_string().contains("plugins"), "{err}");
     }
 }
