@@ -46,10 +46,13 @@ impl Lead {
         (until > Instant::now()).then_some(until)
     }
 
-    /// Tells when leadership is won and lost.
+    /// Tells whether this process leads, at once and whenever that changes.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<bool> {
-        self.changes.subscribe()
+        let mut changes = self.changes.subscribe();
+        // Leadership may have been won before anybody listens.
+        changes.mark_changed();
+        changes
     }
 
     fn hold(&self, until: Instant) {
@@ -243,8 +246,22 @@ mod tests {
         let lead = Lead::default();
         assert!(lead.until().is_none());
         lead.hold(Instant::now() + Duration::from_secs(60));
-        assert!(lead.until().is_some() && *lead.changes().borrow());
+        assert!(lead.until().is_some());
         lead.hold(Instant::now());
         assert!(lead.until().is_none());
+    }
+
+    #[tokio::test]
+    async fn who_listens_late_hears_of_leadership_too() {
+        let lead = Lead::default();
+        lead.hold(Instant::now() + Duration::from_secs(60));
+        let mut changes = lead.changes();
+        changes.changed().await.unwrap();
+        assert!(*changes.borrow_and_update());
+        lead.hold(Instant::now() + Duration::from_secs(70));
+        assert!(!changes.has_changed().unwrap());
+        lead.lose();
+        changes.changed().await.unwrap();
+        assert!(!*changes.borrow_and_update());
     }
 }

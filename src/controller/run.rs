@@ -209,11 +209,6 @@ impl Controller {
         shutdown: &CancellationToken,
     ) {
         let mut leading = lead.changes();
-        // The lease may have been won before this began to listen.
-        let leads = *leading.borrow_and_update();
-        if leads {
-            self.lead(leads);
-        }
         let mut batch = Vec::with_capacity(256);
         loop {
             let now = Instant::now();
