@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use kube::api::{Api, DeleteParams, ListParams, PartialObjectMeta, Patch, PatchParams};
+use kube::core::ObjectList;
 use kube::{Client, ResourceExt};
 use serde_json::json;
 
@@ -12,8 +13,10 @@ use crate::api::{FINALIZER, FalcoBundle, FalcoRulesFile};
 pub async fn release(client: &Client) -> anyhow::Result<()> {
     let files = Api::<PartialObjectMeta<FalcoRulesFile>>::all(client.clone());
     let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
-    for file in
-        undefined_is_none(files.list(&ListParams::default()).await).context("the rules files can't be listed")?
+    for file in defined(files.list(&ListParams::default()).await)
+        .context("the rules files can't be listed")?
+        .into_iter()
+        .flatten()
     {
         if !file.finalizers().iter().any(|it| it == FINALIZER) {
             continue;
@@ -28,8 +31,10 @@ pub async fn release(client: &Client) -> anyhow::Result<()> {
         }
     }
     let bundles = Api::<PartialObjectMeta<FalcoBundle>>::all(client.clone());
-    for bundle in
-        undefined_is_none(bundles.list(&ListParams::default()).await).context("the bundles can't be listed")?
+    for bundle in defined(bundles.list(&ListParams::default()).await)
+        .context("the bundles can't be listed")?
+        .into_iter()
+        .flatten()
     {
         match bundles.delete(&bundle.name_any(), &DeleteParams::default()).await {
             Err(kube::Error::Api(status)) if status.is_not_found() => {}
@@ -42,17 +47,15 @@ pub async fn release(client: &Client) -> anyhow::Result<()> {
 /// Whether the kind of the rules files is defined. Where it isn't, nothing of ours holds anything back.
 pub async fn is_defined(client: &Client) -> anyhow::Result<bool> {
     let files = Api::<PartialObjectMeta<FalcoRulesFile>>::all(client.clone());
-    match files.list(&ListParams::default().limit(1)).await {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
-        Err(err) => Err(err).context("the rules files can't be listed"),
-    }
+    let page = defined(files.list(&ListParams::default().limit(1)).await);
+    Ok(page.context("the rules files can't be listed")?.is_some())
 }
 
-fn undefined_is_none<K: Clone>(list: kube::Result<kube::core::ObjectList<K>>) -> kube::Result<Vec<K>> {
+/// The list, if its kind is defined.
+fn defined<K: Clone>(list: kube::Result<ObjectList<K>>) -> kube::Result<Option<ObjectList<K>>> {
     match list {
         // A group of which no kind is left is answered by a page without a reason.
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(vec![]),
-        list => list.map(|list| list.items),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        list => list.map(Some),
     }
 }

@@ -165,7 +165,7 @@ impl Index {
     /// Judges the nodes anew and says what changed since the last time.
     pub fn touched(&mut self, now: Timestamp) -> Touched {
         let refreshed = self.nodes.refresh(now);
-        if refreshed.everything || std::mem::take(&mut self.offers_moved) {
+        if std::mem::take(&mut self.offers_moved) || refreshed.everything {
             self.choose_catalogs();
         }
         let mut namespaces = std::mem::take(&mut self.touched);
