@@ -543,15 +543,6 @@ impl<'a> Scenarios<'a> {
         self
     }
 
-    /// Runs one that does not always hold yet: only if it is asked for by `SCENARIO`.
-    pub fn run_if_asked(&mut self, name: &str, scenario: impl FnOnce(&World) -> Result<()>) -> &mut Self {
-        if self.only.is_none() {
-            println!("skipped {name}: SCENARIO=\"{name}\" runs it");
-            return self;
-        }
-        self.run(name, scenario)
-    }
-
     /// Fails if one did.
     pub fn end(&mut self) {
         assert!(self.failed.is_empty(), "{} failed:\n{}", self.failed.len(), self.failed.join("\n"));
