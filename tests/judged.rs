@@ -1,34 +1,13 @@
 //! Rules files that go through `convert` and `render`, judged by Falco's stand-in as before.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::sync::OnceLock;
 
 #[path = "desk/support.rs"]
 mod support;
 
 use support::{folder, run};
-
-/// Falco's stand-in, built once.
-fn stand_in() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let out = Command::new(cargo)
-            .args(["build", "--quiet", "--package", "falco-stand-in", "--message-format=json-render-diagnostics"])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .output()
-            .unwrap();
-        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-        let mut messages = out.stdout.split(|byte| *byte == b'\n');
-        let executable = messages.find_map(|line| {
-            let message: serde_json::Value = serde_json::from_slice(line).ok()?;
-            (message["target"]["name"] == "falco-stand-in")
-                .then(|| message["executable"].as_str().map(PathBuf::from))?
-        });
-        executable.expect("cargo names the stand-in that it built")
-    })
-}
+use test_cluster::stand_in;
 
 /// What Falco, or its stand-in, says to a rules file.
 fn falco_takes(dir: &Path, file: &str) -> Result<(), String> {

@@ -8,7 +8,8 @@ use falco_operator::agent::{RulesText, WantedFile};
 use serde_json::Value;
 use tokio::time::{Duration, Instant, sleep};
 
-use crate::place::{Agent, Place, hash, rollout, rule, settled, stand_in};
+use crate::place::{Agent, Place, hash, rollout, rule, settled};
+use test_cluster::stand_in;
 
 /// A node whose Falco writes its alerts as JSON into a file.
 fn place(base: &str) -> Place {

@@ -6,8 +6,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use falco_operator::agent::engine::{Engine, EngineOptions, Observer, ReloadOutcome, Step};
@@ -15,6 +14,7 @@ use falco_operator::agent::{RulesText, Running, Wanted, WantedFile};
 use falco_operator::api::Proof;
 use k8s_openapi::jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
+use test_cluster::stand_in;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -76,27 +76,6 @@ impl Seen {
     pub fn at_step(&self, act: impl FnMut(Step) + Send + 'static) {
         *self.at_step.lock().unwrap() = Some(Box::new(act));
     }
-}
-
-/// The stand-in, built once.
-pub fn stand_in() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let out = Command::new(cargo)
-            .args(["build", "--quiet", "--package", "falco-stand-in", "--message-format=json-render-diagnostics"])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .output()
-            .unwrap();
-        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-        let mut messages = out.stdout.split(|byte| *byte == b'\n');
-        let executable = messages.find_map(|line| {
-            let message: serde_json::Value = serde_json::from_slice(line).ok()?;
-            (message["target"]["name"] == "falco-stand-in")
-                .then(|| message["executable"].as_str().map(PathBuf::from))?
-        });
-        executable.expect("cargo names the stand-in that it built")
-    })
 }
 
 /// A sound rule.

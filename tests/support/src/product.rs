@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
 
@@ -25,26 +26,7 @@ pub struct Product {
 impl Product {
     /// Builds what is not built yet, as it stands in the checkout.
     pub fn build() -> Result<Self> {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let out = Command::new(cargo)
-            .args(["build", "--quiet", "--message-format=json-render-diagnostics"])
-            .args(["--bin", "falco-operator", "--bin", "falco-stand-in"])
-            .args(["--package", "falco-operator", "--package", "falco-stand-in"])
-            .current_dir(repository())
-            .stderr(std::process::Stdio::inherit())
-            .output()
-            .context("cargo could not be started")?;
-        ensure!(out.status.success(), "the product does not build");
-        let executable = |name: &str| {
-            let mut messages = out.stdout.split(|byte| *byte == b'\n');
-            let found = messages.find_map(|line| {
-                let message: serde_json::Value = serde_json::from_slice(line).ok()?;
-                let ours = message["reason"] == "compiler-artifact" && message["target"]["name"] == name;
-                ours.then(|| message["executable"].as_str().map(PathBuf::from)).flatten()
-            });
-            found.with_context(|| format!("cargo built no {name}"))
-        };
-        let operator = executable("falco-operator")?;
+        let [operator, stand_in] = build(["falco-operator", "falco-stand-in"])?;
         let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/falco");
         Ok(match on_path("falco") {
             Some(falco) => {
@@ -52,7 +34,7 @@ impl Product {
                 let base = if own.join("falco.yaml").is_file() { own } else { data };
                 Self { operator, falco, base, real: true }
             }
-            None => Self { operator, falco: executable("falco-stand-in")?, base: data, real: false },
+            None => Self { operator, falco: stand_in, base: data, real: false },
         })
     }
 
@@ -96,6 +78,46 @@ impl Product {
     pub fn options(&self, nodes: usize) -> Options {
         Options { nodes, images: self.images(), ..Options::default() }
     }
+}
+
+/// The stand-in for Falco, built once for each process.
+///
+/// # Panics
+///
+/// If it does not build.
+#[must_use]
+pub fn stand_in() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let [stand_in] = build(["falco-stand-in"]).unwrap_or_else(|err| panic!("{err:#}"));
+        stand_in
+    })
+}
+
+/// Builds the programs of the packages of these names, and says where they are.
+fn build<const N: usize>(names: [&str; N]) -> Result<[PathBuf; N]> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let out = Command::new(cargo)
+        .args(["build", "--quiet", "--message-format=json-render-diagnostics"])
+        // With the features that the whole workspace gives to dependencies, so that none is built a second time.
+        .arg("--workspace")
+        .args(names.iter().flat_map(|name| ["--bin", name]))
+        .current_dir(repository())
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .context("cargo could not be started")?;
+    ensure!(out.status.success(), "{} can't be built", names.join(" and "));
+    let mut built = names.map(|_| PathBuf::new());
+    for line in out.stdout.split(|byte| *byte == b'\n') {
+        let Ok(message) = serde_json::from_slice::<serde_json::Value>(line) else { continue };
+        let place = names.iter().zip(&mut built).find(|(name, _)| message["target"]["name"] == **name);
+        if let (Some((_, place)), Some(executable)) = (place, message["executable"].as_str()) {
+            *place = executable.into();
+        }
+    }
+    let missing = names.iter().zip(&built).find(|(_, path)| path.as_os_str().is_empty());
+    ensure!(missing.is_none(), "cargo built no {}", missing.map_or("", |(name, _)| name));
+    Ok(built)
 }
 
 fn on_path(name: &str) -> Option<PathBuf> {
