@@ -1,6 +1,7 @@
 //! `cargo xtask test`: all tests, one line for each step, and the sum as the last line.
 
-use std::process::{Command, ExitCode};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -32,23 +33,28 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Product::build()?;
     line(true, "product and stand-in for Falco", "", begun);
     let begun = Instant::now();
-    let built = cargo(&["test", "--workspace", "--no-run", "--quiet"])?;
-    ensure!(built.status.success(), "the tests don't build:\n{}", String::from_utf8_lossy(&built.stderr));
-    line(true, "tests built", "", begun);
+    let mut targets = build()?;
+    targets.push(Target {
+        order: EXAMPLES,
+        name: "examples in the docs".into(),
+        program: cargo(&["test", "--workspace", "--doc"]),
+    });
+    targets.sort_by_key(|target| target.order);
+    line(true, "tests", "", begun);
 
     let mut sum = Sum::default();
     let mut well = true;
-    for target in targets()? {
+    for mut target in targets {
         let begun = Instant::now();
-        let mut command: Vec<&str> = vec!["test", "--quiet", "--no-fail-fast", "--package", &target.package];
-        command.extend(target.flags.iter().map(String::as_str));
-        command.push("--");
+        if target.order == EXAMPLES {
+            target.program.arg("--");
+        }
+        target.program.arg("--quiet");
         if target.name.ends_with(": cluster") {
             // A cluster mostly waits for quiet and for deadlines: one more of them than a small machine has cores.
-            command.push("--test-threads=3");
+            target.program.arg("--test-threads=3");
         }
-        command.extend(args.filter.as_deref());
-        let out = cargo(&command)?;
+        let out = target.program.args(&args.filter).output().with_context(|| format!("{} can't start", target.name))?;
         let text = String::from_utf8_lossy(&out.stdout);
         let seen = count(&text);
         let ok = out.status.success();
@@ -76,48 +82,59 @@ fn line(ok: bool, name: &str, numbers: &str, begun: Instant) {
     println!("{} {name} ({numbers}{})", if ok { "ok    " } else { "FAILED" }, seconds(begun.elapsed()));
 }
 
-fn cargo(args: &[&str]) -> Result<std::process::Output> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    Command::new(cargo).args(args).current_dir(repository()).output().context("cargo could not be started")
+fn cargo(args: &[&str]) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(args).current_dir(repository());
+    cargo
 }
 
 /// What is run as one step.
 struct Target {
+    /// Libraries and programs first, what starts clusters last.
+    order: usize,
     name: String,
-    package: String,
-    flags: Vec<String>,
+    program: Command,
 }
 
-/// The test targets of the workspace: libraries and programs first, what starts clusters after them.
-fn targets() -> Result<Vec<Target>> {
-    let out = cargo(&["metadata", "--no-deps", "--format-version=1"])?;
-    ensure!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    let metadata: Value = serde_json::from_slice(&out.stdout)?;
-    let mut found = Vec::new();
-    for package in metadata["packages"].as_array().into_iter().flatten() {
-        let package_name = package["name"].as_str().unwrap_or_default();
-        for target in package["targets"].as_array().into_iter().flatten() {
-            let (kind, name) = (target["kind"][0].as_str().unwrap_or_default(), target["name"].as_str());
-            let name = name.unwrap_or_default();
-            let mut add = |order: usize, title: String, flags: &[&str]| {
-                let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-                found.push((order, Target { name: title, package: package_name.to_owned(), flags }));
-            };
-            if target["test"] == true {
-                match kind {
-                    "lib" => add(0, format!("{package_name}: library"), &["--lib"]),
-                    "bin" => add(1, format!("{package_name}: program {name}"), &["--bin", name]),
-                    "test" => add(3, format!("{package_name}: {name}"), &["--test", name]),
-                    _ => {}
-                }
-            }
-            if kind == "lib" && target["doctest"] == true {
-                add(2, format!("{package_name}: examples in the docs"), &["--doc"]);
-            }
-        }
+/// Where the examples in the docs come: after what is quicker.
+const EXAMPLES: usize = 2;
+
+/// Builds the test programs of the workspace, all at once: building them one by one would build what they depend on again
+/// for each set of features.
+fn build() -> Result<Vec<Target>> {
+    let out = cargo(&["test", "--workspace", "--no-run", "--quiet", "--message-format=json-render-diagnostics"])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cargo could not be started")?;
+    ensure!(out.status.success(), "the tests don't build");
+    Ok(out.stdout.split(|byte| *byte == b'\n').filter_map(target).collect())
+}
+
+/// The target that a line of cargo's is about, if that is a test program.
+fn target(line: &[u8]) -> Option<Target> {
+    let message: Value = serde_json::from_slice(line).ok()?;
+    let manifest = Path::new(message["manifest_path"].as_str()?).parent()?;
+    let executable = message["executable"].as_str().filter(|_| message["profile"]["test"] == true)?;
+    let package = message["package_id"].as_str().and_then(package_name)?;
+    let name = message["target"]["name"].as_str()?;
+    let (order, name) = match message["target"]["kind"][0].as_str()? {
+        "lib" => (0, format!("{package}: library")),
+        "bin" => (1, format!("{package}: program {name}")),
+        _ => (3, format!("{package}: {name}")),
+    };
+    let mut program = Command::new(executable);
+    // As cargo runs it.
+    program.current_dir(manifest).env("CARGO_MANIFEST_DIR", manifest);
+    Some(Target { order, name, program })
+}
+
+/// The name in a package's id: `path+file:///a/b#0.1.0` where the folder has the same name, else `…#name@0.1.0`.
+fn package_name(id: &str) -> Option<&str> {
+    let (path, version) = id.split_once('#')?;
+    match version.split_once('@') {
+        Some((name, _)) => Some(name),
+        None => path.rsplit('/').next(),
     }
-    found.sort_by_key(|(order, _)| *order);
-    Ok(found.into_iter().map(|(_, target)| target).collect())
 }
 
 /// The sum of the runners' closing lines.
@@ -137,7 +154,7 @@ fn count(text: &str) -> Sum {
 
 #[cfg(test)]
 mod tests {
-    use super::count;
+    use super::{count, package_name};
 
     #[test]
     fn runners_closing_lines_are_summed() {
@@ -145,5 +162,11 @@ mod tests {
                     test result: FAILED. 10 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out\n";
         let sum = count(text);
         assert_eq!((sum.passed, sum.failed, sum.skipped), (13, 2, 1));
+    }
+
+    #[test]
+    fn packages_names_are_read_from_their_ids() {
+        assert_eq!(package_name("path+file:///home/me/xtask#0.1.0"), Some("xtask"));
+        assert_eq!(package_name("path+file:///home/me/support#test-cluster@0.1.0"), Some("test-cluster"));
     }
 }
