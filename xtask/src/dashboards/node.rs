@@ -131,29 +131,35 @@ fn loads() -> Vec<Panel> {
 fn sight() -> Vec<Panel> {
     vec![
         Panel {
-            title: "Blind time and restarts",
-            question: "How long was Falco not there to see anything, and how often did it die? Each load costs a moment; more than seconds is wrong.",
+            title: "Blind time",
+            question: "How long was Falco not there to see anything? Each load costs a moment; more than seconds is wrong.",
             show: Show::Lines,
             unit: "s",
-            width: 8,
+            width: 6,
             steps: &[(0.0, GREEN), (10.0, YELLOW), (60.0, RED)],
-            queries: vec![
-                (
-                    r#"sum(increase(falco_operator_agent_blind_seconds_total{node="$node"}[10m]))"#,
-                    "blind, in 10 minutes",
-                ),
-                (
-                    r#"sum(increase(falco_operator_agent_falco_restarts_total{node="$node"}[10m]))"#,
-                    "restarts, in 10 minutes",
-                ),
-            ],
+            queries: vec![(
+                r#"sum(increase(falco_operator_agent_blind_seconds_total{node="$node"}[10m]))"#,
+                "blind, in 10 minutes",
+            )],
+        },
+        Panel {
+            title: "Restarts",
+            question: "How often did Falco die? Each time its agent starts it again, later and later.",
+            show: Show::Lines,
+            unit: "short",
+            width: 6,
+            steps: &[(0.0, GREEN), (1.0, YELLOW), (3.0, RED)],
+            queries: vec![(
+                r#"sum(increase(falco_operator_agent_falco_restarts_total{node="$node"}[10m]))"#,
+                "restarts, in 10 minutes",
+            )],
         },
         Panel {
             title: "Events",
             question: "How much does Falco see on this node?",
             show: Show::Lines,
             unit: "eps",
-            width: 8,
+            width: 6,
             steps: NEUTRAL,
             queries: vec![(
                 r#"sum(rate(falco_operator_agent_falco_events_total{node="$node"}[$__rate_interval]))"#,
@@ -165,7 +171,7 @@ fn sight() -> Vec<Panel> {
             question: "Does Falco lose events because the node is too busy, or alerts because an output is too slow? An event that is lost is one that no rule sees.",
             show: Show::Lines,
             unit: "eps",
-            width: 8,
+            width: 6,
             steps: &[(0.0, GREEN), (1.0, RED)],
             queries: vec![
                 (
