@@ -70,17 +70,19 @@ impl BundleFile {
     #[must_use]
     pub fn new(items: Vec<BundleItem>) -> Self {
         let mut file = Self { hash: String::new(), items };
-        file.hash = hash(file.text().as_bytes());
+        file.hash = hex::encode(file.chunks().fold(Sha256::new(), Sha256::chain_update).finalize());
         file
     }
 
     /// The bytes of the file: its items one after the other, or an empty list where there are none.
     #[must_use]
     pub fn text(&self) -> String {
-        if self.items.is_empty() {
-            return "[]\n".to_owned();
-        }
-        self.items.iter().map(|item| item.text.as_str()).collect()
+        self.chunks().collect()
+    }
+
+    fn chunks(&self) -> impl Iterator<Item = &str> {
+        let nothing = self.items.is_empty().then_some("[]\n");
+        self.items.iter().map(|item| item.text.as_str()).chain(nothing)
     }
 }
 

@@ -325,7 +325,7 @@ impl Catalog {
             } else {
                 let error = parsed.diagnostics.first().map_or("it can't be read", |first| &first.message);
                 errors.extend(self.0.sources.iter().map(|source| (source.clone(), error.to_owned())));
-                Possible::any()
+                Possible::ANY
             };
             read.insert(name.as_str().into(), BaseMacro { condition: condition.clone(), possible, errors });
         }

@@ -334,14 +334,14 @@ impl Definitions {
 
     /// Puts lists and macros in the place of their names. What is wrong with them was reported by the checker, and stays
     /// as it is.
-    pub(crate) fn expand(&self, tree: Expr, catalog: &Catalog) -> Result<(Expr, Uses), Box<Diagnostic>> {
+    pub(crate) fn expand(&self, mut tree: Expr, catalog: &Catalog) -> Result<(Expr, Uses), Box<Diagnostic>> {
         if let Some(over) = over_limits(self.size(&tree), &tree) {
             return Err(Box::new(over));
         }
         let span = tree.span();
         let mut uses = Uses::default();
-        let expanded = self.expanded(tree, catalog, &mut uses, false);
-        let nesting = expanded.nesting();
+        self.insert(&mut tree, catalog, &mut uses, false);
+        let nesting = tree.nesting();
         if nesting > limits::NESTING {
             let message = format!(
                 "parentheses are nested {nesting} levels deep once macros are inserted; the limit is {}",
@@ -349,42 +349,37 @@ impl Definitions {
             );
             return Err(Box::new(Diagnostic::unsafe_(Code::Nesting, span, message)));
         }
-        Ok((expanded, uses))
+        Ok((tree, uses))
     }
 
-    fn expanded(&self, expr: Expr, catalog: &Catalog, uses: &mut Uses, foreign: bool) -> Expr {
-        let mut each =
-            |parts: Vec<Expr>| parts.into_iter().map(|part| self.expanded(part, catalog, uses, foreign)).collect();
+    /// `foreign` is what comes from another text, in which its places are.
+    fn insert(&self, expr: &mut Expr, catalog: &Catalog, uses: &mut Uses, foreign: bool) {
         match expr {
-            Expr::And(parts) => Expr::And(each(parts)),
-            Expr::Or(parts) => Expr::Or(each(parts)),
-            Expr::Not(mut inner) => {
-                let within = std::mem::replace(&mut *inner, Expr::And(vec![]));
-                *inner = self.expanded(within, catalog, uses, foreign);
-                Expr::Not(inner)
+            Expr::And(parts) | Expr::Or(parts) => {
+                for part in parts {
+                    self.insert(part, catalog, uses, foreign);
+                }
             }
-            Expr::Check(mut check) => {
+            Expr::Not(inner) => self.insert(inner, catalog, uses, foreign),
+            Expr::Check(check) => {
                 if let Rhs::List(list) = &mut check.rhs {
                     self.expand_list(list, catalog, uses);
                 }
                 if foreign {
                     check.unplace();
                 }
-                Expr::Check(check)
             }
             Expr::Macro(word) => {
-                if let Some(own) = self.macros.get(&word.text) {
-                    uses.macros.insert(word.text.clone());
-                    match &own.tree {
-                        // Its places are those of another text.
-                        Some(tree) => self.expanded(tree.clone(), catalog, uses, true),
-                        None => Expr::Macro(word),
-                    }
-                } else {
+                let Some(own) = self.macros.get(&word.text) else {
                     if catalog.has_macro(&word.text) {
                         uses.base_macros.insert(word.text.clone());
                     }
-                    Expr::Macro(word)
+                    return;
+                };
+                uses.macros.insert(word.text.clone());
+                if let Some(tree) = &own.tree {
+                    *expr = tree.clone();
+                    self.insert(expr, catalog, uses, true);
                 }
             }
         }

@@ -31,7 +31,7 @@ impl EventTypes {
     /// Whether there is an event type of the name.
     #[must_use]
     pub fn is_known(name: &str) -> bool {
-        KNOWN.event_types.binary_search(&name).is_ok()
+        KNOWN.event_numbers.contains_key(name)
     }
 
     /// The names of all event types, in order.
@@ -69,8 +69,8 @@ impl EventTypes {
     }
 
     fn insert_name(&mut self, name: &str) {
-        if let Ok(index) = KNOWN.event_types.binary_search(&name) {
-            self.insert(index);
+        if let Some(number) = KNOWN.event_numbers.get(name) {
+            self.insert(*number);
         }
     }
 
@@ -96,18 +96,44 @@ impl EventTypes {
     }
 }
 
-/// The types for which a condition can hold, and those for which its negation can.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The types for which a condition can hold, and those for which its negation can; `None` stands for all, as of most
+/// checks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Possible {
-    pub(crate) holds: EventTypes,
-    pub(crate) fails: EventTypes,
+    holds: Option<EventTypes>,
+    fails: Option<EventTypes>,
 }
 
 impl Possible {
-    pub(crate) fn any() -> Self {
-        let all = EventTypes::all();
-        Self { holds: all, fails: all }
+    pub(crate) const ANY: Self = Self { holds: None, fails: None };
+
+    /// The types for which the condition can hold.
+    pub(crate) fn holds(&self) -> EventTypes {
+        self.holds.unwrap_or_else(EventTypes::all)
     }
+
+    const fn negated(self) -> Self {
+        Self { holds: self.fails, fails: self.holds }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self { holds: both(self.holds, other.holds), fails: either(self.fails, other.fails) }
+    }
+
+    fn or(self, other: Self) -> Self {
+        Self { holds: either(self.holds, other.holds), fails: both(self.fails, other.fails) }
+    }
+}
+
+fn both(one: Option<EventTypes>, other: Option<EventTypes>) -> Option<EventTypes> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.and(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+fn either(one: Option<EventTypes>, other: Option<EventTypes>) -> Option<EventTypes> {
+    Some(one?.or(other?))
 }
 
 /// Falco's analysis: negation is pushed to the checks, and only those of the event's type tell types apart. `resolve`
@@ -117,25 +143,14 @@ pub(crate) fn possible(
     resolve: &impl Fn(&str) -> Option<Possible>,
     expand: &impl Fn(&str, &mut dyn FnMut(&str)),
 ) -> Possible {
-    let fold = |parts: &[Expr], all: bool| {
-        let mut parts = parts.iter().map(|part| possible(part, resolve, expand));
-        let first = parts.next().unwrap_or_else(Possible::any);
-        parts.fold(first, |sum, part| {
-            if all {
-                Possible { holds: sum.holds.and(part.holds), fails: sum.fails.or(part.fails) }
-            } else {
-                Possible { holds: sum.holds.or(part.holds), fails: sum.fails.and(part.fails) }
-            }
-        })
+    let each = |parts: &[Expr], join: fn(Possible, Possible) -> Possible| {
+        parts.iter().map(|part| possible(part, resolve, expand)).reduce(join).unwrap_or_default()
     };
     match expr {
-        Expr::And(parts) => fold(parts, true),
-        Expr::Or(parts) => fold(parts, false),
-        Expr::Not(inner) => {
-            let inner = possible(inner, resolve, expand);
-            Possible { holds: inner.fails, fails: inner.holds }
-        }
-        Expr::Macro(word) => resolve(&word.text).unwrap_or_else(Possible::any),
+        Expr::And(parts) => each(parts, Possible::and),
+        Expr::Or(parts) => each(parts, Possible::or),
+        Expr::Not(inner) => possible(inner, resolve, expand).negated(),
+        Expr::Macro(word) => resolve(&word.text).unwrap_or_default(),
         Expr::Check(check) => of_check(check, expand),
     }
 }
@@ -144,7 +159,7 @@ fn of_check(check: &Check, expand: &impl Fn(&str, &mut dyn FnMut(&str))) -> Poss
     let by_type = matches!(&check.operand, Operand::Field(field)
         if matches!(&*field.name, "evt.type" | "syscall.type") && field.argument.is_none());
     if !by_type || check.modifier.is_some() {
-        return Possible::any();
+        return Possible::ANY;
     }
     let mut named = EventTypes::NONE;
     match (&check.rhs, check.op) {
@@ -154,8 +169,8 @@ fn of_check(check: &Check, expand: &impl Fn(&str, &mut dyn FnMut(&str))) -> Poss
                 expand(&value.text, &mut |name| named.insert_name(name));
             }
         }
-        _ => return Possible::any(),
+        _ => return Possible::ANY,
     }
-    let others = EventTypes::all().without(named);
-    if check.op == Op::Ne { Possible { holds: others, fails: named } } else { Possible { holds: named, fails: others } }
+    let equal = Possible { holds: Some(named), fails: Some(EventTypes::all().without(named)) };
+    if check.op == Op::Ne { equal.negated() } else { equal }
 }

@@ -185,6 +185,8 @@ pub(crate) struct Known {
     pub(crate) parameters: FastMap<&'static str, Parameter>,
     /// In order, so that an event type is a number.
     pub(crate) event_types: Vec<&'static str>,
+    /// The numbers of event types.
+    pub(crate) event_numbers: FastMap<&'static str, usize>,
     pub(crate) ignored: Vec<&'static str>,
 }
 
@@ -234,7 +236,8 @@ pub(crate) static KNOWN: LazyLock<Known> = LazyLock::new(|| {
     }
     event_types.sort_unstable();
     event_types.dedup();
-    Known { fields, parameters, event_types, ignored }
+    let event_numbers = event_types.iter().enumerate().map(|(number, name)| (*name, number)).collect();
+    Known { fields, parameters, event_types, event_numbers, ignored }
 });
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ mod tree;
 mod values;
 
 /// Maps that are asked for each word of each condition.
-use foldhash::HashMap as FastMap;
+pub(crate) use foldhash::HashMap as FastMap;
 /// A word of a condition: mostly short, and then without an allocation of its own.
 pub use smol_str::SmolStr;
 
@@ -78,6 +78,7 @@ pub use exceptions::{ExceptionText, ExceptionValue, Words};
 pub use explain::{WordInfo, operators, plugin_of, word_info, words};
 pub use fields::{ArgumentInfo, FieldInfo, Kind, Need};
 pub use output::OutputField;
+pub(crate) use output::control;
 pub use parse::{Parsed, parse};
 pub use print::keeps_text;
 pub use rule::{Checked, RuleText, base_lists, check_condition, check_rule};

@@ -37,6 +37,13 @@ pub(crate) fn check(text: &str, source: &str, catalog: &Catalog, report: &mut Ve
     fields
 }
 
+/// The first control character of a text.
+pub(crate) fn control(text: &str) -> Option<(usize, char)> {
+    // Nearly all texts are printable ASCII, which is seen many bytes in one step.
+    let plain = text.bytes().fold(true, |all, byte| all & (b' '..=b'~').contains(&byte));
+    if plain { None } else { text.char_indices().find(|(_, c)| c.is_control()) }
+}
+
 struct Output<'a, 'r> {
     text: &'a str,
     resolver: Resolver<'a>,
@@ -58,7 +65,7 @@ impl<'a> Output<'a, '_> {
             return;
         }
         let body = self.text.trim_end_matches('\n');
-        if let Some((at, c)) = body.char_indices().find(|(_, c)| c.is_control()) {
+        if let Some((at, c)) = control(body) {
             let message = format!("the output holds the control character {}", c.escape_default());
             self.report.push(
                 Diagnostic::unsafe_(Code::ControlCharacter, Span::new(at, at + c.len_utf8()), message)

@@ -2,6 +2,8 @@
 //!
 //! It keeps the levels of parentheses on a stack of its own, so that no nesting can overflow the thread's.
 
+use std::sync::LazyLock;
+
 use smol_str::SmolStr;
 
 use super::complaints::bad_escape;
@@ -125,6 +127,12 @@ pub(crate) struct Parser<'a> {
     deepest: usize,
 }
 
+/// The operators by the byte that they begin with, each in the order of [`Op::ALL`].
+static OPERATORS: LazyLock<[Vec<Op>; 128]> = LazyLock::new(|| {
+    let begins = |op: &Op, byte: usize| op.word().bytes().next().map(usize::from) == Some(byte);
+    std::array::from_fn(|byte| Op::ALL.iter().copied().filter(|op| begins(op, byte)).collect())
+});
+
 impl<'a> Parser<'a> {
     fn condition(&mut self) -> Outcome<Expr> {
         let mut levels: Vec<Level> = vec![];
@@ -140,7 +148,7 @@ impl<'a> Parser<'a> {
                     if self.scan.take("not(") {
                         level.negate = !level.negate;
                         levels.push(std::mem::replace(&mut level, Level::new(Opened::Check)));
-                    } else if self.scan.take("(") {
+                    } else if self.scan.take_sign(b'(') {
                         levels.push(std::mem::replace(&mut level, Level::new(Opened::Check)));
                     } else {
                         let leaf = self.leaf()?;
@@ -175,7 +183,7 @@ impl<'a> Parser<'a> {
                     let Some(outer) = levels.pop() else {
                         return if self.scan.is_at_end() { Ok(closed.0) } else { Err(self.unexpected().into()) };
                     };
-                    if !self.scan.take(")") {
+                    if !self.scan.take_sign(b')') {
                         return Err(self.expected_closing().into());
                     }
                     let opened = std::mem::replace(&mut level, outer).opened;
@@ -204,7 +212,7 @@ impl<'a> Parser<'a> {
         if self.scan.blank() {
             return Ok(State::Start);
         }
-        if self.scan.take("(") {
+        if self.scan.take_sign(b'(') {
             levels.push(std::mem::replace(level, Level::new(opened)));
             self.deepest = self.deepest.max(levels.len());
             return Ok(State::Start);
@@ -248,7 +256,7 @@ impl<'a> Parser<'a> {
 
     fn operator(&mut self) -> Option<Op> {
         let first = self.scan.peek()?;
-        Op::ALL.iter().copied().filter(|op| op.word().as_bytes().first() == Some(&first)).find(|op| {
+        OPERATORS.get(usize::from(first))?.iter().copied().find(|op| {
             if op.takes_text() && !op.is_sign() {
                 self.scan.take_and_blank(op.word())
             } else {
@@ -316,6 +324,9 @@ impl<'a> Parser<'a> {
 
     /// A modifier, if what follows makes it one: blanks, and then a list or its name. Else it is an ordinary value.
     fn modifier(&mut self) -> Option<Modifier> {
+        if !matches!(self.scan.peek(), Some(b'o' | b'a')) {
+            return None;
+        }
         let start = self.scan.clone();
         let modifier = Modifier::ALL.iter().copied().find(|modifier| self.scan.take_and_blank(modifier.word()))?;
         let mut ahead = self.scan.clone();
@@ -338,7 +349,7 @@ impl<'a> Parser<'a> {
 
     fn list(&mut self) -> Outcome<Option<ValueList>> {
         let start = self.scan.at();
-        if !self.scan.take("(") {
+        if !self.scan.take_sign(b'(') {
             return Ok(None);
         }
         self.scan.blank();
@@ -346,7 +357,7 @@ impl<'a> Parser<'a> {
         if let Some(value) = self.value()? {
             values.push(value);
             self.scan.blank();
-            while self.scan.take(",") {
+            while self.scan.take_sign(b',') {
                 self.scan.blank();
                 let Some(value) = self.value()? else {
                     return Err(Box::new(self.error("a value must follow the comma")));
@@ -356,7 +367,7 @@ impl<'a> Parser<'a> {
             }
         }
         self.scan.blank();
-        if !self.scan.take(")") {
+        if !self.scan.take_sign(b')') {
             let diagnostic = match self.scan.peek() {
                 Some(b',') => self.error("a value must stand before the comma"),
                 Some(b'(') => self.error("a list can't hold another in parentheses"),
@@ -417,13 +428,13 @@ impl<'a> Parser<'a> {
     fn field(&mut self) -> Outcome<Option<Field>> {
         let start = self.scan.at();
         let Some(name) = self.scan.field() else { return Ok(None) };
-        let argument = self.index()?;
+        let argument = self.index()?.map(Box::new);
         Ok(Some(Field { name: name.into(), argument, span: self.scan.since(start) }))
     }
 
     /// An argument in brackets, if a bracket stands here.
     fn index(&mut self) -> Outcome<Option<Word>> {
-        if !self.scan.take("[") {
+        if !self.scan.take_sign(b'[') {
             return Ok(None);
         }
         let start = self.scan.at();
@@ -437,7 +448,7 @@ impl<'a> Parser<'a> {
             },
         };
         let word = Word { text, span: self.scan.since(start) };
-        if !self.scan.take("]") {
+        if !self.scan.take_sign(b']') {
             return Err(Box::new(self.error("`]` must follow the argument, without a blank before it")));
         }
         Ok(Some(word))
@@ -450,7 +461,7 @@ impl<'a> Parser<'a> {
         }
         let start = self.scan.clone();
         let named = Transformer::ALL[1..].iter().copied().find(|transformer| {
-            let found = self.scan.take(transformer.word()) && self.scan.take("(");
+            let found = self.scan.take(transformer.word()) && self.scan.take_sign(b'(');
             if !found {
                 self.scan = start.clone();
             }
@@ -476,7 +487,7 @@ impl<'a> Parser<'a> {
             };
             arguments.push(argument);
             self.scan.blank();
-            if !self.scan.take(",") {
+            if !self.scan.take_sign(b',') {
                 break;
             }
         }
@@ -487,7 +498,7 @@ impl<'a> Parser<'a> {
 
     fn argument_list(&mut self, depth: usize) -> Outcome<Option<Argument>> {
         let start = self.scan.at();
-        if !self.scan.take("(") {
+        if !self.scan.take_sign(b'(') {
             return Ok(None);
         }
         self.scan.blank();
@@ -495,7 +506,7 @@ impl<'a> Parser<'a> {
         if let Some(item) = self.argument(depth)? {
             items.push(item);
             self.scan.blank();
-            while self.scan.take(",") {
+            while self.scan.take_sign(b',') {
                 self.scan.blank();
                 let Some(item) = self.argument(depth)? else {
                     return Err(Box::new(self.error("a field, a text in quotes or a number must follow the comma")));
@@ -504,7 +515,7 @@ impl<'a> Parser<'a> {
                 self.scan.blank();
             }
         }
-        if !self.scan.take(")") {
+        if !self.scan.take_sign(b')') {
             return Err(Box::new(self.error("`)` must end the list")));
         }
         Ok(Some(Argument::List(items, self.scan.since(start))))
@@ -527,7 +538,7 @@ impl<'a> Parser<'a> {
     }
 
     fn close_transformer(&mut self) -> Outcome<()> {
-        if self.scan.take(")") {
+        if self.scan.take_sign(b')') {
             return Ok(());
         }
         Err(Box::new(self.error("`)` must end what the transformer is applied to")))

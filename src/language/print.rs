@@ -243,7 +243,7 @@ impl<'a> Printer<'a> {
 
     fn field(&mut self, field: &Field) {
         self.out.push_str(&field.name);
-        self.index(field.argument.as_ref());
+        self.index(field.argument.as_deref());
     }
 
     fn index(&mut self, word: Option<&Word>) {

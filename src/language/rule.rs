@@ -1,7 +1,8 @@
 //! A rule as a whole.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
+use super::FastMap;
 use super::catalog::{Catalog, SYSCALL};
 use super::check;
 use super::definitions::{Definitions, Uses};
@@ -222,7 +223,7 @@ pub(crate) fn event_types(
     report: &mut Vec<Diagnostic>,
 ) -> EventTypes {
     let resolve = |name: &str| catalog.base_macro(name).map(|base| base.possible);
-    let types = events::possible(expanded, &resolve, &|word, f| catalog.each_value(word, f)).holds;
+    let types = events::possible(expanded, &resolve, &|word, f| catalog.each_value(word, f)).holds();
     // What is not known may well tell types of events apart.
     let unknown = |finding: &Diagnostic| {
         let codes = [Code::UnknownMacro, Code::BrokenMacro, Code::MacroOfOtherSource, Code::UnknownEventType];
@@ -285,7 +286,7 @@ pub(crate) fn name(name: &str, report: &mut Vec<Diagnostic>) {
 
 pub(crate) fn tags(tags: &[String], report: &mut Vec<Diagnostic>) {
     let mapped = |tag: &str| tag.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-    let mut by_label: HashMap<String, &str> = HashMap::with_capacity(tags.len());
+    let mut by_label: FastMap<String, &str> = FastMap::default();
     for (index, tag) in tags.iter().enumerate() {
         let first = *by_label.entry(mapped(tag)).or_insert(tag);
         let mut wrong = |message: String, help: &str| {

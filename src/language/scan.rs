@@ -98,15 +98,25 @@ impl<'a> Scanner<'a> {
     }
 
     /// Takes a text if it stands here, whatever follows.
+    // In place, what is compared with is known, and takes no call.
+    #[inline]
     pub(crate) fn take(&mut self, what: &str) -> bool {
-        let stands = self.rest().starts_with(what);
+        let stands = self.text.as_bytes().get(self.at..).is_some_and(|rest| rest.starts_with(what.as_bytes()));
         if stands {
             self.at += what.len();
         }
         stands
     }
 
+    /// Takes an ASCII sign if it stands here.
+    pub(crate) fn take_sign(&mut self, sign: u8) -> bool {
+        let stands = self.peek() == Some(sign);
+        self.at += usize::from(stands);
+        stands
+    }
+
     /// Takes a word and the blanks behind it, which must be there.
+    #[inline]
     pub(crate) fn take_and_blank(&mut self, what: &str) -> bool {
         let start = self.at;
         let stands = self.take(what) && self.blank();
@@ -133,7 +143,7 @@ impl<'a> Scanner<'a> {
         let mut parts = 1;
         loop {
             let dot = self.at;
-            if !(self.take(".") && self.identifier().is_some()) {
+            if !(self.take_sign(b'.') && self.identifier().is_some()) {
                 self.at = dot;
                 break;
             }
@@ -171,15 +181,15 @@ impl<'a> Scanner<'a> {
             return self.text.get(start..self.at);
         }
         self.at = start;
-        let _sign = self.take("+") || self.take("-");
+        let _sign = self.take_sign(b'+') || self.take_sign(b'-');
         if self.skip(|byte| byte.is_ascii_digit()) == 0 {
             self.at = start;
             return None;
         }
-        self.take(".");
+        self.take_sign(b'.');
         self.skip(|byte| byte.is_ascii_digit());
         let exponent = self.at;
-        let signed = (self.take("e") || self.take("E")) && (self.take("+") || self.take("-"));
+        let signed = (self.take_sign(b'e') || self.take_sign(b'E')) && (self.take_sign(b'+') || self.take_sign(b'-'));
         if !(signed && self.skip(|byte| byte.is_ascii_digit()) > 0) {
             self.at = exponent;
         }

@@ -62,7 +62,7 @@ pub struct Field {
     /// Its name, such as `proc.aname`.
     pub name: SmolStr,
     /// Its argument.
-    pub argument: Option<Word>,
+    pub argument: Option<Box<Word>>,
     /// Where it stands.
     pub span: Span,
 }

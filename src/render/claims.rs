@@ -1,11 +1,10 @@
 //! Which rule of a namespace gets which name.
 
-use std::collections::HashMap;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::Names;
 use super::policy::NameMode;
+use crate::language::FastMap;
 
 /// A rule that wants a name.
 #[derive(Clone, Debug)]
@@ -55,7 +54,7 @@ pub(super) struct Rules<'a> {
 /// can't lose that name to a neighbour's edit. Then the older object has it, and of two of the same second the one whose
 /// name comes first.
 pub(super) fn assign(claimants: &[Claimant<'_>], rules: &Rules<'_>) -> Vec<Claim> {
-    let mut taken = Taken { rules, holders: HashMap::new() };
+    let mut taken = Taken { rules, holders: FastMap::default() };
     let mut claims: Vec<Option<Claim>> = vec![None; claimants.len()];
 
     for (claimant, claim) in claimants.iter().zip(&mut claims) {
@@ -161,7 +160,7 @@ impl Rules<'_> {
 struct Taken<'a, 'b> {
     rules: &'b Rules<'b>,
     /// By the name as written and the name that Falco knows the rule by: the object.
-    holders: HashMap<String, &'a str>,
+    holders: FastMap<String, &'a str>,
 }
 
 impl<'a> Taken<'a, '_> {

@@ -48,6 +48,8 @@ pub(super) struct Judged {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Ready {
     pub rule: FileRule,
+    /// The rule as it stands in a rules file, under that name.
+    pub text: String,
     pub cost: Cost,
 }
 
@@ -115,16 +117,16 @@ impl<'a> Judge<'a> {
         let broken = !judged.findings.is_empty();
         let rule_text = RuleText { exceptions: &exceptions, ..rule_text(&rule) };
 
-        let checked: Vec<_> = self.views.iter().map(|view| self.check(&rule, &rule_text, view)).collect();
+        let mut checked: Vec<_> = self.views.iter().map(|view| self.check(&rule, &rule_text, view)).collect();
+        for (checked, _) in &mut checked {
+            judged.uses.macros.append(&mut checked.uses.macros);
+            judged.uses.lists.append(&mut checked.uses.lists);
+            judged.left_out.push(checked.diagnostics.iter().any(|finding| finding.code == Code::UnknownFilter));
+        }
         let (good, bad): (Vec<_>, Vec<_>) =
             self.views.iter().zip(&checked).partition(|(_, (checked, _))| checked.is_accepted());
         for (_, (checked, _)) in if bad.is_empty() { &good } else { &bad } {
             add(&mut judged.findings, checked.diagnostics.clone());
-        }
-        for (checked, _) in &checked {
-            judged.uses.macros.extend(checked.uses.macros.iter().cloned());
-            judged.uses.lists.extend(checked.uses.lists.iter().cloned());
-            judged.left_out.push(checked.diagnostics.iter().any(|finding| finding.code == Code::UnknownFilter));
         }
         if broken || good.is_empty() {
             return judged;
@@ -133,13 +135,16 @@ impl<'a> Judge<'a> {
             let versions: BTreeSet<_> = bad.iter().map(|(view, _)| view.catalog.falco_version()).collect();
             judged.only_some = Some(versions.into_iter().collect::<Vec<_>>().join(" and "));
         }
-        match self.condition(&good) {
+        match condition(&good) {
             Ok(condition) => {
-                let nodes = good.iter().filter_map(|(_, (_, tree))| tree.as_ref()).map(Expr::nodes).max();
+                let nodes =
+                    good.iter().filter_map(|(_, (checked, wrapped))| wrapped.as_ref().or(checked.expanded.as_ref()));
+                let nodes = nodes.map(Expr::nodes).max();
                 let broad = good.iter().any(|(_, (checked, _))| checked.is_broad());
                 let rule = FileRule { condition, ..rule };
-                let cost = Cost { bytes: rule.text().len(), nodes: nodes.unwrap_or_default(), broad };
-                judged.ready = Some(Ready { rule, cost });
+                let text = rule.text();
+                let cost = Cost { bytes: text.len(), nodes: nodes.unwrap_or_default(), broad };
+                judged.ready = Some(Ready { rule, text, cost });
             }
             Err(finding) => judged.findings.push(finding),
         }
@@ -169,19 +174,19 @@ impl<'a> Judge<'a> {
         Some(Cost { bytes: item.text.len(), nodes, broad: kept.is_broad() })
     }
 
-    /// Checks the rule against one catalogue and policy. The tree is what Falco is to read.
+    /// Checks the rule against one catalogue and policy. With a tree, that is what Falco is to read instead of the rule's.
     fn check(&self, rule: &FileRule, rule_text: &RuleText<'_>, view: &View<'_>) -> (Checked, Option<Expr>) {
         let mut checked = check_rule(rule_text, &view.definitions, view.catalog);
         checked.diagnostics.extend(allowed::check(rule, &checked, self.settings, view.catalog));
-        let mut tree = checked.expanded.clone();
+        let mut wrapped = None;
         if self.settings.scope == Scope::Namespace {
             match self.guard(rule.source(), view.catalog) {
-                Ok(Some(field)) => tree = tree.map(|tree| tree.wrap(field, self.namespace)),
+                Ok(Some(field)) => wrapped = checked.expanded.clone().map(|tree| tree.wrap(field, self.namespace)),
                 Ok(None) => {}
                 Err(finding) => checked.diagnostics.push(finding),
             }
         }
-        (checked, tree)
+        (checked, wrapped)
     }
 
     /// The field that says which namespace an event of the source is of; `None` where rules of the source are allowed
@@ -222,41 +227,6 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// The one text that means the same to all Falcos that can load the rule.
-    fn condition(&self, good: &[(&View<'_>, &(Checked, Option<Expr>))]) -> Result<String, Diagnostic> {
-        if let [(view, (checked, tree)), others @ ..] = good {
-            for (other, (theirs, _)) in others {
-                same_base(&checked.uses.base_lists, &theirs.uses.base_lists, "list", (view.catalog, other.catalog))?;
-                same_base(&checked.uses.base_macros, &theirs.uses.base_macros, "macro", (view.catalog, other.catalog))?;
-            }
-            let _ = tree;
-        }
-        let mut error = None;
-        for (view, (checked, tree)) in good {
-            let wrapped = self.settings.scope == Scope::Namespace && tree != &checked.expanded;
-            let text = match (&checked.condition, tree) {
-                (Some(text), _) if !wrapped => text.clone(),
-                (_, Some(tree)) => match tree.emit(view.catalog) {
-                    Ok(text) => text,
-                    Err(findings) => {
-                        error = error.or(findings.into_iter().next());
-                        continue;
-                    }
-                },
-                _ => continue,
-            };
-            if good.len() == 1 || good.iter().all(|(other, _)| keeps_text(&text, other.catalog)) {
-                return Ok(text);
-            }
-        }
-        Err(error.unwrap_or_else(|| {
-            let message = "the Falcos of the nodes have different lists, and each way to write the condition means \
-                           something else to some of them";
-            Diagnostic::unsafe_(Code::PastedOver, Span::default(), message)
-                .help("use other words for values that are names of Falco's own lists")
-        }))
-    }
-
     /// The macros and lists that none of these rules uses, by their names.
     pub fn unused<'u>(&self, uses: impl IntoIterator<Item = &'u Uses>) -> BTreeMap<&str, Diagnostic> {
         self.views.first().map(|view| view.definitions.unused(uses)).unwrap_or_default()
@@ -280,6 +250,40 @@ impl<'a> Judge<'a> {
             Some((why, version)) => (None, Some(format!("it does not run on nodes with Falco {version}: {why}"))),
         }
     }
+}
+
+/// The one text that means the same to all Falcos that can load the rule.
+fn condition(good: &[(&View<'_>, &(Checked, Option<Expr>))]) -> Result<String, Diagnostic> {
+    if let [(view, (checked, _)), others @ ..] = good {
+        for (other, (theirs, _)) in others {
+            same_base(&checked.uses.base_lists, &theirs.uses.base_lists, "list", (view.catalog, other.catalog))?;
+            same_base(&checked.uses.base_macros, &theirs.uses.base_macros, "macro", (view.catalog, other.catalog))?;
+        }
+    }
+    let mut error = None;
+    for (view, (checked, wrapped)) in good {
+        let text = match (&checked.condition, wrapped) {
+            (Some(text), None) => text.clone(),
+            (Some(text), wrapped) if *wrapped == checked.expanded => text.clone(),
+            (_, Some(tree)) => match tree.emit(view.catalog) {
+                Ok(text) => text,
+                Err(findings) => {
+                    error = error.or(findings.into_iter().next());
+                    continue;
+                }
+            },
+            _ => continue,
+        };
+        if good.len() == 1 || good.iter().all(|(other, _)| keeps_text(&text, other.catalog)) {
+            return Ok(text);
+        }
+    }
+    Err(error.unwrap_or_else(|| {
+        let message = "the Falcos of the nodes have different lists, and each way to write the condition means \
+                       something else to some of them";
+        Diagnostic::unsafe_(Code::PastedOver, Span::default(), message)
+            .help("use other words for values that are names of Falco's own lists")
+    }))
 }
 
 /// Whether this is `field = namespace`, in quotes or not.

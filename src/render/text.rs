@@ -5,7 +5,7 @@ use kube::core::ObjectMeta;
 use serde_json::Value;
 
 use crate::api::{ExceptionFields, FalcoListSpec, FalcoMacroSpec, FalcoRuleSpec};
-use crate::language::{Code, Diagnostic, ExceptionText, ExceptionValue, Part, Span, Words};
+use crate::language::{Code, Diagnostic, ExceptionText, ExceptionValue, Part, Span, Words, control};
 
 /// The name of an object.
 pub(super) fn object_name(metadata: &ObjectMeta) -> &str {
@@ -98,7 +98,7 @@ pub(super) fn check_desc(desc: &str, report: &mut Vec<Diagnostic>) {
     if desc.is_empty() {
         report.push(Diagnostic::invalid(Code::Structure, whole, "a rule needs a description").within(Part::Desc));
     }
-    if let Some((at, c)) = desc.char_indices().find(|(_, c)| c.is_control()) {
+    if let Some((at, c)) = control(desc) {
         let message = format!("the description holds the control character {}", c.escape_default());
         let finding = Diagnostic::unsafe_(Code::ControlCharacter, Span::new(at, at + c.len_utf8()), message);
         report.push(finding.within(Part::Desc).help("remove it"));

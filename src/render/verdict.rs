@@ -3,21 +3,24 @@
 use std::collections::BTreeMap;
 
 use super::claims::Claim;
-use super::judge::Judge;
+use super::judge::{Judge, Ready};
 use super::{Candidate, Input, ItemVerdict, message, text};
 use crate::api::{BundleItem, Reason};
 use crate::language::{Class, Code, Diagnostic, Part, Span};
 
 /// The verdict on a rule, and what goes into the file.
 pub(super) fn settle(candidate: Candidate<'_>, claim: Claim, judge: &Judge<'_>) -> (ItemVerdict, Option<BundleItem>) {
-    let Candidate { object, name, generation, judged, accepted, in_force, .. } = candidate;
+    let Candidate { object, name, generation, mut judged, accepted, in_force, .. } = candidate;
     let spec = &object.spec;
     let text_of = |part| text::rule_text(spec, part);
     let (why, kept) = match claim {
         Claim::Name(rule_name) => {
-            if let Some(ready) = judged.ready.as_ref().filter(|_| accepted) {
-                let rule = ready.rule.named(&rule_name);
-                let item = BundleItem { name: name.to_owned(), generation, rule_name, text: rule.text() };
+            if let Some(Ready { mut rule, mut text, .. }) = judged.ready.take_if(|_| accepted) {
+                if rule.rule != rule_name {
+                    rule.rule.clone_from(&rule_name);
+                    text = rule.text();
+                }
+                let item = BundleItem { name: name.to_owned(), generation, rule_name, text };
                 return (accepted_verdict(&judged, &item, judge.why_not_running(&rule, &judged), text_of), Some(item));
             }
             (None, None)

@@ -26,7 +26,7 @@ fn field() -> impl Strategy<Value = Field> {
     let argument = prop_oneof![3 => Just(None), 1 => any_text().prop_map(Some)];
     ("[a-z]{1,6}(\\.[a-z][a-z_0-9]{0,5}){1,2}", argument).prop_map(|(name, argument)| Field {
         name: name.into(),
-        argument: argument.map(|text| word(&text)),
+        argument: argument.map(|text| Box::new(word(&text))),
         span: span(),
     })
 }
