@@ -26,7 +26,16 @@ pub struct Product {
 impl Product {
     /// Builds what is not built yet, as it stands in the checkout.
     pub fn build() -> Result<Self> {
-        let [operator, stand_in] = build(["falco-operator", "falco-stand-in"])?;
+        Self::built(&[])
+    }
+
+    /// The same as people install it: optimized.
+    pub fn build_release() -> Result<Self> {
+        Self::built(&["--release"])
+    }
+
+    fn built(profile: &[&str]) -> Result<Self> {
+        let [operator, stand_in] = build(["falco-operator", "falco-stand-in"], profile)?;
         let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/falco");
         Ok(match on_path("falco") {
             Some(falco) => {
@@ -89,18 +98,19 @@ impl Product {
 pub fn stand_in() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let [stand_in] = build(["falco-stand-in"]).unwrap_or_else(|err| panic!("{err:#}"));
+        let [stand_in] = build(["falco-stand-in"], &[]).unwrap_or_else(|err| panic!("{err:#}"));
         stand_in
     })
 }
 
 /// Builds the programs of the packages of these names, and says where they are.
-fn build<const N: usize>(names: [&str; N]) -> Result<[PathBuf; N]> {
+fn build<const N: usize>(names: [&str; N], profile: &[&str]) -> Result<[PathBuf; N]> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let out = Command::new(cargo)
         .args(["build", "--quiet", "--message-format=json-render-diagnostics"])
         // With the features that the whole workspace gives to dependencies, so that none is built a second time.
         .arg("--workspace")
+        .args(profile)
         .args(names.iter().flat_map(|name| ["--bin", name]))
         .current_dir(repository())
         .stderr(std::process::Stdio::inherit())
