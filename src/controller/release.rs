@@ -1,7 +1,7 @@
 //! Removing what holds objects back, once nobody takes care of them any more.
 
 use anyhow::Context;
-use kube::api::{Api, DeleteParams, ListParams, PartialObjectMeta, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, PartialObjectMeta, Patch, PatchParams, Preconditions};
 use kube::core::ObjectList;
 use kube::{Client, ResourceExt};
 use serde_json::json;
@@ -36,7 +36,8 @@ pub async fn release(client: &Client) -> anyhow::Result<()> {
         .into_iter()
         .flatten()
     {
-        match bundles.delete(&bundle.name_any(), &DeleteParams::default()).await {
+        let same = Preconditions { uid: bundle.uid(), resource_version: bundle.resource_version() };
+        match bundles.delete(&bundle.name_any(), &DeleteParams::default().preconditions(same)).await {
             Err(kube::Error::Api(status)) if status.is_not_found() => {}
             done => drop(done.with_context(|| format!("the bundle {} can't be deleted", bundle.name_any()))?),
         }

@@ -413,9 +413,9 @@ impl Controller {
         };
         match result {
             Ok(()) => {
+                self.queue.done(&namespace);
                 if let Task::Work { news, .. } = &task {
                     self.count(&namespace, news, now);
-                    self.queue.done(&namespace);
                     // What was written may call for the next step.
                     self.queue.touch(&namespace, Touch::Fact, now);
                 }

@@ -13,7 +13,7 @@ use kube::core::response::{StatusCause, StatusDetails};
 use kube::core::{DeserializeGuard, DynamicObject, NamespaceResourceScope, Status};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::Reader;
@@ -41,14 +41,14 @@ struct Inner {
     policy: Policy,
     strict: bool,
     metrics: WebhookMetrics,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
 }
 
 impl Handler {
     /// What answers by this policy, from what `reader` knows of namespaces.
     #[must_use]
     pub fn new(client: Client, reader: Reader, policy: Policy, strict: bool, metrics: WebhookMetrics) -> Self {
-        Self(Arc::new(Inner { client, reader, policy, strict, metrics, turns: Semaphore::new(AT_ONCE) }))
+        Self(Arc::new(Inner { client, reader, policy, strict, metrics, turns: Arc::new(Semaphore::new(AT_ONCE)) }))
     }
 
     /// Answers a request.
@@ -113,24 +113,34 @@ impl Inner {
     }
 
     async fn judge(&self, request: &object::Request, written: Written) -> anyhow::Result<Answer> {
-        let _turn = self.turns.acquire().await.context("the webhook ends")?;
+        let turn = Arc::new(self.turns.clone().acquire_owned().await.context("the webhook ends")?);
         let namespace = request.namespace.clone().unwrap_or_default();
         let wanted = written.object.rule_name().map(str::to_owned);
         let known = (self.reader)(namespace.clone(), wanted.into_iter().collect()).await;
         let known = known.context("the caches are not filled yet")?;
-        let (answer, written, known) = self.review(written, known).await?;
+        let (answer, written, known) = self.review(written, known, &turn).await?;
         if !answer.rests_on_others {
             return Ok(answer);
         }
         // A watch may be some moments behind the object that was applied just before this one.
         let fresh = self.fresh(&namespace, known).await.context("the items of the namespace can't be read")?;
-        Ok(self.review(written, fresh).await?.0)
+        Ok(self.review(written, fresh, &turn).await?.0)
     }
 
-    /// The judgement, on a thread where it is in nobody's way.
-    async fn review(&self, written: Written, world: Snapshot) -> anyhow::Result<(Answer, Written, Snapshot)> {
-        let (policy, strict) = (self.policy.clone(), self.strict);
-        let work = move || (review(&written, &world, &policy, strict), written, world);
+    /// The judgement, on a thread where it is in nobody's way. It holds its turn to its end, whether anybody still waits
+    /// for the answer or not.
+    async fn review(
+        &self,
+        written: Written,
+        world: Snapshot,
+        turn: &Arc<OwnedSemaphorePermit>,
+    ) -> anyhow::Result<(Answer, Written, Snapshot)> {
+        let (policy, strict, turn) = (self.policy.clone(), self.strict, turn.clone());
+        let work = move || {
+            let answer = review(&written, &world, &policy, strict);
+            drop(turn);
+            (answer, written, world)
+        };
         tokio::task::spawn_blocking(work).await.context("the judgement ended badly")
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
@@ -24,6 +24,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::fro
 const LIVED: Duration = Duration::from_secs(60);
 /// The lines that are kept of what Falco logs, for the message of its death.
 const TAIL: usize = 30;
+/// The bytes of a line that are passed on at once.
+const LINE: u64 = 64 * 1024;
 
 /// How Falco is to be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -323,7 +325,8 @@ async fn forward(stderr: ChildStderr, tail: Tail) {
     let mut lines = BufReader::new(stderr);
     let mut own = tokio::io::stderr();
     let mut line = Vec::new();
-    while let Ok(1..) = lines.read_until(b'\n', &mut line).await {
+    // A line without an end is passed on in pieces.
+    while let Ok(1..) = (&mut lines).take(LINE).read_until(b'\n', &mut line).await {
         // Where our own can't be written, Falco must not wait for it.
         let _ = own.write_all(&line).await;
         tail.push(String::from_utf8_lossy(&line).trim_end().to_owned());

@@ -93,7 +93,8 @@ impl Index {
         let object = match (object.0, old) {
             (Ok(object), _) => object,
             (Err(invalid), Some(old)) => FalcoBundle { metadata: invalid.metadata, spec: old.spec.clone() },
-            (Err(_), None) => return,
+            // It is there all the same: it is replaced by one that can be read, and nothing in it is in force.
+            (Err(invalid), None) => FalcoBundle { metadata: invalid.metadata, spec: FalcoBundleSpec::default() },
         };
         if by == By::Event && !is_news(old.map(Resource::meta), object.meta()) {
             return;
