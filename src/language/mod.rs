@@ -81,6 +81,7 @@ pub use output::OutputField;
 pub(crate) use output::control;
 pub use parse::{Parsed, parse};
 pub use print::keeps_text;
+pub(crate) use resolve::catalogued;
 pub use rule::{Checked, RuleText, base_lists, check_condition, check_rule};
 pub use rules_file::{FileFindings, FileList, FileMacro, FileRule, Order, check_file};
 pub use tree::{

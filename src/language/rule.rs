@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::FastMap;
 use super::catalog::{Catalog, SYSCALL};
 use super::check;
-use super::definitions::{Definitions, Uses};
+use super::definitions::{Definitions, Size, Uses, over_limits};
 use super::diagnostic::{Class, Code, Diagnostic, Part, Severity, Span, nearest};
 use super::events::{self, EventTypes};
 use super::exceptions::{self, ExceptionText};
@@ -60,17 +60,19 @@ pub struct Checked {
 }
 
 impl Checked {
-    /// The fields of the condition, by the names that the catalogue has them by, each with its first place. What comes from
-    /// macros has none.
+    /// The fields of the condition as written, such as `evt.arg.flags`, and by the names that the catalogue has them by,
+    /// such as `evt.arg`; each with its first place. What comes from macros has none.
     #[must_use]
     pub fn fields(&self, catalog: &Catalog) -> BTreeMap<String, Span> {
         let mut found = BTreeMap::new();
         let Some(tree) = &self.expanded else { return found };
         tree.each_check(&mut |check| {
             let mut add = |field: &Field| {
-                let place = found.entry(catalogued(catalog, &field.name).to_owned()).or_insert(field.span);
-                if *place == Span::default() {
-                    *place = field.span;
+                for name in [&*field.name, catalogued(catalog, &field.name)] {
+                    let place = found.entry(name.to_owned()).or_insert(field.span);
+                    if *place == Span::default() {
+                        *place = field.span;
+                    }
                 }
             };
             check.operand.each_field(&mut add);
@@ -147,6 +149,14 @@ pub fn check_condition(rule: &RuleText<'_>, definitions: &Definitions, catalog: 
         finish(&mut checked);
         return checked;
     };
+    let all = std::iter::once(&tree).chain(excepted.iter().map(|(_, expr)| expr));
+    let size = all.map(|expr| definitions.size(expr, catalog)).fold(Size::default(), Size::beside);
+    // What is too large is not looked at: that would take as long as it is large.
+    if let Some(over) = over_limits(size, &tree) {
+        checked.diagnostics.push(over);
+        finish(&mut checked);
+        return checked;
+    }
     if is_known {
         let mut report = vec![];
         check::condition(&tree, source, definitions, catalog, &mut report);

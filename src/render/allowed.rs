@@ -3,7 +3,7 @@
 use super::file_rule::FileRule;
 use super::policy::{EventTypeMode, Settings};
 use crate::api::Priority;
-use crate::language::{Catalog, Checked, Code, Diagnostic, Part, Span};
+use crate::language::{Catalog, Checked, Code, Diagnostic, Part, Span, catalogued};
 
 /// What policy objects to.
 pub(super) fn check(rule: &FileRule, checked: &Checked, settings: &Settings, catalog: &Catalog) -> Vec<Diagnostic> {
@@ -55,7 +55,7 @@ pub(super) fn check(rule: &FileRule, checked: &Checked, settings: &Settings, cat
     }
     for output in &checked.output_fields {
         output.operand.each_field(&mut |field| {
-            if settings.denies(&field.name) {
+            if settings.denies(&field.name) || settings.denies(catalogued(catalog, &field.name)) {
                 deny(Code::DeniedField, Part::Output, output.span, message(&field.name), help());
             }
         });

@@ -246,6 +246,10 @@ fn policy_is_told_where_it_refuses() {
     let mut world = World::of(vec![rule("a")]);
     world.rules[0].spec.condition = "evt.type = open and fd.num > 0".into();
     world.rules[0].spec.output = "out %proc.name".into();
+    let mut dotted = rule("dotted");
+    dotted.spec.condition = "evt.type = open and evt.arg.flags contains O_WRONLY".into();
+    dotted.spec.output = "out %evt.rawarg.mode".into();
+    world.rules.push(dotted);
     for (policy, words) in [
         (
             "sources: [k8s_audit]",
@@ -264,7 +268,14 @@ fn policy_is_told_where_it_refuses() {
         let verdict = &rendered.rules["a"];
         assert_eq!(verdict.rejected, Some(Reason::PolicyDenied), "{policy}");
         assert!(verdict.message.as_ref().unwrap().contains(words), "{verdict:?}");
-        assert_eq!(text(&rendered), "[]\n");
+        assert!(!text(&rendered).contains("rule: a"));
+    }
+    // By the field, or by one of its names.
+    for field in ["evt.arg", "evt.arg.flags", "evt.arg*", "evt.rawarg", "evt.rawarg.mode"] {
+        world.policy = Policy::from_yaml(&format!("deniedFields: ['{field}']")).unwrap();
+        let rendered = world.render();
+        assert_eq!(rendered.rules["dotted"].rejected, Some(Reason::PolicyDenied), "{field}");
+        assert_eq!(rendered.rules["a"].rejected, None, "{field}");
     }
 }
 
