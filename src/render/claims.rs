@@ -1,5 +1,7 @@
 //! Which rule of a namespace gets which name.
 
+use std::collections::VecDeque;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::Names;
@@ -44,8 +46,8 @@ pub(super) struct Rules<'a> {
     pub privileged: bool,
     /// Who has which name in the cluster.
     pub names: &'a Names,
-    /// Whether a base rule has the name.
-    pub is_base: &'a dyn Fn(&str) -> bool,
+    /// Where a base rule has the name.
+    pub base: &'a dyn Fn(&str) -> Base,
 }
 
 /// Assigns the names, so that the outcome does not depend on the order of the claimants.
@@ -78,23 +80,25 @@ pub(super) fn assign(claimants: &[Claimant<'_>], rules: &Rules<'_>) -> Vec<Claim
             .map(|claimant| (claimant.created.is_none(), claimant.created.map(|t| t.0), claimant.object))
     });
 
-    // A rename that can't be had leaves its old name in force, which may be what another rename is after.
-    loop {
-        let mut changed = false;
-        for &index in &order {
-            let (Some(claimant), Some(claim)) = (claimants.get(index), claims.get_mut(index)) else { continue };
-            let Some(in_force) = claimant.in_force else { continue };
-            if claim.is_some() || !claimant.valid || taken.why(in_force, claimant).is_some() {
-                continue;
-            }
-            if let Err(why) = taken.choose(claimant) {
-                taken.take(in_force, claimant);
-                *claim = Some(Claim::Kept(Some(why)));
-                changed = true;
-            }
+    // A rename that can't be had leaves its old name in force, which may be what another rename is after: those that want
+    // it are looked at again.
+    let mut after: FastMap<String, Vec<usize>> = FastMap::default();
+    for (index, claimant) in claimants.iter().enumerate().filter(|(_, claimant)| claimant.in_force.is_some()) {
+        for name in rules.candidates(claimant) {
+            after.entry(name).or_default().push(index);
         }
-        if !changed {
-            break;
+    }
+    let mut waiting: VecDeque<usize> = order.iter().copied().collect();
+    while let Some(index) = waiting.pop_front() {
+        let (Some(claimant), Some(claim)) = (claimants.get(index), claims.get_mut(index)) else { continue };
+        let Some(in_force) = claimant.in_force else { continue };
+        if claim.is_some() || !claimant.valid || taken.why(in_force, claimant).is_some() {
+            continue;
+        }
+        if let Err(why) = taken.choose(claimant) {
+            let names = taken.take(in_force, claimant);
+            *claim = Some(Claim::Kept(Some(why)));
+            waiting.extend(names.iter().filter_map(|name| after.get(name)).flatten());
         }
     }
 
@@ -156,6 +160,14 @@ impl Rules<'_> {
     }
 }
 
+/// The nodes on which one of Falco's own rules has a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Base {
+    Nowhere,
+    SomeNodes,
+    Everywhere,
+}
+
 /// The names that are taken within the namespace so far.
 struct Taken<'a, 'b> {
     rules: &'b Rules<'b>,
@@ -164,12 +176,16 @@ struct Taken<'a, 'b> {
 }
 
 impl<'a> Taken<'a, '_> {
-    fn take(&mut self, name: &str, claimant: &Claimant<'a>) {
+    /// Takes a name in both of its forms, and says which these are.
+    fn take(&mut self, name: &str, claimant: &Claimant<'a>) -> [String; 2] {
         // Two rules of one namespace with one name are a mistake, whatever the names are qualified to.
         let prefix = format!("{}/", self.rules.namespace);
-        let bare = name.strip_prefix(&prefix).unwrap_or(name);
-        self.holders.insert(bare.to_owned(), claimant.object);
-        self.holders.insert(format!("{prefix}{bare}"), claimant.object);
+        let bare = name.strip_prefix(&prefix).unwrap_or(name).to_owned();
+        let names = [format!("{prefix}{bare}"), bare];
+        for name in &names {
+            self.holders.insert(name.clone(), claimant.object);
+        }
+        names
     }
 
     /// Why the claimant can't have the name; `None` where it can.
@@ -187,7 +203,17 @@ impl<'a> Taken<'a, '_> {
         if self.rules.privileged {
             return None;
         }
-        if (self.rules.is_base)(name) {
+        let is_in_the_way = match (self.rules.base)(name) {
+            Base::Nowhere => false,
+            // One node's word takes no rule out of force everywhere: the namespace's own names are its own, and a name in
+            // force goes on where the rule can have no other.
+            Base::SomeNodes => {
+                let own = name.strip_prefix(self.rules.namespace).is_some_and(|rest| rest.starts_with('/'));
+                !own && (claimant.in_force != Some(name) || self.rules.mode == NameMode::Auto)
+            }
+            Base::Everywhere => true,
+        };
+        if is_in_the_way {
             return Some(format!("one of Falco's own rules has the name `{name}`"));
         }
         let prefix = self.rules.reserved_for(name)?;
@@ -227,8 +253,12 @@ mod tests {
         let mut names = Names::default();
         names.hold("other", BTreeSet::from(["taken".to_owned(), "both".to_owned(), "ns/both".to_owned()]));
         names.hold("ns", BTreeSet::from(["own".to_owned()]));
-        let is_base = |name: &str| name == "base";
-        assign(claimants, &Rules { namespace: "ns", mode, privileged, names: &names, is_base: &is_base })
+        let base = |name: &str| match name {
+            "base" => Base::Everywhere,
+            "somewhere" | "ns/somewhere" => Base::SomeNodes,
+            _ => Base::Nowhere,
+        };
+        assign(claimants, &Rules { namespace: "ns", mode, privileged, names: &names, base: &base })
     }
 
     fn name(claim: &Claim) -> &str {
@@ -253,6 +283,7 @@ mod tests {
             ("own", "own", "ns/own", "own"),
             ("taken", "ns/taken", "ns/taken", "(nothing)"),
             ("base", "ns/base", "ns/base", "(nothing)"),
+            ("somewhere", "ns/somewhere", "ns/somewhere", "(nothing)"),
             ("both", "(nothing)", "(nothing)", "(nothing)"),
             ("other/x", "ns/other/x", "ns/other/x", "(nothing)"),
             ("ns/x", "ns/x", "ns/ns/x", "ns/x"),
@@ -264,6 +295,42 @@ mod tests {
                 assert_eq!(name(&assigned(&[rule("o", wanted)], mode, false)[0]), expected, "{wanted} {mode:?}");
             }
         }
+    }
+
+    #[test]
+    fn one_node_takes_no_rule_out_of_force_by_what_it_says_of_its_falco() {
+        let in_force = |wanted, in_force| Claimant { in_force: Some(in_force), ..rule("o", wanted) };
+        for (mode, old, new) in [
+            (NameMode::Verbatim, "somewhere", "somewhere"),
+            (NameMode::Verbatim, "base", "(nothing)"),
+            (NameMode::Qualified, "ns/somewhere", "ns/somewhere"),
+            // There another name is as good, and no base rule is shadowed.
+            (NameMode::Auto, "somewhere", "ns/somewhere"),
+            (NameMode::Auto, "ns/somewhere", "ns/somewhere"),
+        ] {
+            let wanted = old.strip_prefix("ns/").unwrap_or(old);
+            assert_eq!(name(&assigned(&[in_force(wanted, old)], mode, false)[0]), new, "{old} {mode:?}");
+        }
+    }
+
+    #[test]
+    fn a_chain_of_renames_of_which_the_last_can_not_be_had_stays() {
+        // Each wants the name of the next, and the last one wants a name that is taken.
+        let objects: Vec<String> = (0..50).map(|n| format!("rule-{n:02}")).collect();
+        let claimants: Vec<Claimant<'_>> = (0..50)
+            .map(|n| Claimant {
+                in_force: Some(&objects[n]),
+                ..rule(&objects[n], objects.get(n + 1).map_or("taken", String::as_str))
+            })
+            .collect();
+        let claims = assigned(&claimants, NameMode::Verbatim, false);
+        assert!(claims.iter().all(|claim| matches!(claim, Claim::Kept(Some(_)))), "{claims:?}");
+        // Where the last one can have its name, all can.
+        let mut free = claimants;
+        free[49].wanted = "free";
+        let names: Vec<_> =
+            assigned(&free, NameMode::Verbatim, false).iter().map(|claim| name(claim).to_owned()).collect();
+        assert_eq!(names[..49], objects[1..]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use smol_str::SmolStr;
 
+use super::claims::Base;
 use super::file_rule::FileRule;
 use super::policy::{OtherSources, Scope};
 use super::{Input, Settings, allowed, catalogs, text};
@@ -97,9 +98,13 @@ impl<'a> Judge<'a> {
         judge
     }
 
-    /// Whether one of Falco's base rules has the name.
-    pub fn is_base_rule(&self, name: &str) -> bool {
-        self.views.iter().any(|view| view.catalog.has_rule(name))
+    /// Where one of Falco's base rules has the name.
+    pub fn base_rule(&self, name: &str) -> Base {
+        match self.views.iter().filter(|view| view.catalog.has_rule(name)).count() {
+            0 => Base::Nowhere,
+            count if count == self.views.len() => Base::Everywhere,
+            _ => Base::SomeNodes,
+        }
     }
 
     /// Whether a name in force is one of those that a rule with this name as written can have.

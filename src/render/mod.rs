@@ -132,7 +132,7 @@ pub fn render(input: &Input<'_>) -> Rendered {
             mode: settings.names,
             privileged: settings.privileged,
             names: input.names,
-            is_base: &|name| judge.is_base_rule(name),
+            base: &|name| judge.base_rule(name),
         },
     );
 
