@@ -7,10 +7,11 @@ use foldhash::HashMapExt as _;
 
 use super::FastMap;
 use super::check;
-use super::diagnostic::Span;
-use super::diagnostic::nearest;
+use super::definitions::{Size, size_of};
+use super::diagnostic::{Span, nearest};
 use super::events::{self, Possible};
 use super::fields::{ArgumentInfo, FieldInfo, KNOWN, Kind};
+use super::limits;
 use super::parse::parse;
 use super::paste::{self, PASTED_BYTES, Pasted, pasted_item, pasted_items};
 use super::tree::{Check, Expr, Rhs, Value};
@@ -84,6 +85,8 @@ struct Content {
 pub(crate) struct BaseMacro {
     pub(crate) condition: String,
     pub(crate) possible: Possible,
+    /// What it comes to.
+    pub(crate) size: Size,
     /// What keeps rules of a source from using it.
     errors: HashMap<Arc<str>, String>,
 }
@@ -315,11 +318,13 @@ impl Catalog {
             }
             let parsed = parse(&text.text);
             let mut errors = HashMap::new();
+            let mut size = Size { nodes: 1, depth: 0 };
             let possible = if let Some(tree) = &parsed.tree {
                 for source in &self.0.sources {
                     let error = check::first_error(tree, source, self).or_else(|| macro_error(tree, source, &read));
                     errors.extend(error.map(|error| (source.clone(), error)));
                 }
+                size = size_of(tree, &|word| read.get(&*word.text).map(|base: &BaseMacro| base.size), &|_| 1);
                 let resolve = |name: &str| read.get(name).map(|base| base.possible);
                 events::possible(tree, &resolve, &|word, f| f(word))
             } else {
@@ -327,7 +332,7 @@ impl Catalog {
                 errors.extend(self.0.sources.iter().map(|source| (source.clone(), error.to_owned())));
                 Possible::ANY
             };
-            read.insert(name.as_str().into(), BaseMacro { condition: condition.clone(), possible, errors });
+            read.insert(name.as_str().into(), BaseMacro { condition: condition.clone(), possible, size, errors });
         }
         read
     }
@@ -365,14 +370,23 @@ fn reported(field: FieldData) -> FieldInfo {
 }
 
 /// The lists as Falco pastes them: an item that names a list before is replaced by that one's items, once.
+///
+/// An item that would make a list longer than any may be stays as it is, and so do those behind all that may be pasted:
+/// what a node says of its Falco must not take all memory.
 pub(crate) fn pasted_lists(lists: &[(String, Vec<String>)]) -> Vec<(String, String)> {
     let mut before: HashMap<&str, &[String]> = HashMap::new();
     let mut pasted = Vec::with_capacity(lists.len());
+    let mut left = PASTED_BYTES;
     for (name, items) in lists {
         let mut flat: Vec<String> = Vec::with_capacity(items.len());
         for item in items {
-            match before.get(item.as_str()) {
-                Some(inner) => flat.extend(inner.iter().map(|item| pasted_item(item))),
+            let inner = before.get(item.as_str()).filter(|inner| flat.len() + inner.len() <= limits::LIST_ENTRIES);
+            let bytes = |inner: &[String]| inner.iter().map(|item| item.len() + 4).sum::<usize>();
+            match inner.map(|inner| (inner, bytes(inner))).filter(|(_, bytes)| *bytes <= left) {
+                Some((inner, bytes)) => {
+                    left -= bytes;
+                    flat.extend(inner.iter().map(|item| pasted_item(item)));
+                }
                 None => flat.push(pasted_item(item)),
             }
         }
@@ -382,16 +396,19 @@ pub(crate) fn pasted_lists(lists: &[(String, Vec<String>)]) -> Vec<(String, Stri
     pasted
 }
 
-/// What Falco makes of `in (name)` for each list.
+/// What Falco makes of `in (name)` for each list. Of lists behind all that may be pasted it is not known which values
+/// they hold.
 fn base_lists(lists: &[(String, String)]) -> FastMap<Arc<str>, BaseList> {
     let mut read = FastMap::with_capacity(lists.len());
+    let mut left = 4 * PASTED_BYTES;
     for (name, _) in lists {
         let mut text = Pasted::new(&format!("x.x in ({name})"));
         for (list, items) in lists {
-            if text.text.len() < PASTED_BYTES {
+            if text.text.len() < PASTED_BYTES.min(left) {
                 text.paste(list, items);
             }
         }
+        left = left.saturating_sub(text.text.len());
         let values = match parse(&text.text).tree {
             Some(Expr::Check(Check { rhs: Rhs::List(list), .. })) => Some(list.values),
             _ => None,

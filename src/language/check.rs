@@ -482,10 +482,18 @@ impl Checker<'_> {
             {
                 Some("goes through all ancestors of the process")
             }
+            "proc.env" => Some("reads the whole environment of the process"),
             _ => None,
         };
         if let Some(costly) = costly {
             report.push(Diagnostic::warning(Code::Costly, field.span, format!("`{name}` {costly}")));
+        }
+        if op == Op::Regex {
+            let message = "`regex` goes through the whole text, each time that Falco comes to it";
+            report.push(
+                Diagnostic::warning(Code::Costly, check.op_span, message)
+                    .help("`glob`, `startswith` or `contains` take less, or put checks before it that rarely hold"),
+            );
         }
     }
 }

@@ -53,6 +53,8 @@ pub struct Definitions {
 pub(crate) struct List {
     /// Its values; `None` where it is not valid.
     pub(crate) values: Option<Vec<Value>>,
+    /// How many they are once Falco has put its own lists in.
+    count: usize,
     /// The lists that it names, and those that these name.
     uses: BTreeSet<SmolStr>,
     base_uses: BTreeSet<SmolStr>,
@@ -81,6 +83,13 @@ impl Macro {
 pub(crate) struct Size {
     pub(crate) nodes: usize,
     pub(crate) depth: usize,
+}
+
+impl Size {
+    /// The size of two side by side.
+    pub(crate) fn beside(self, other: Self) -> Self {
+        Self { nodes: self.nodes.saturating_add(other.nodes), depth: self.depth.max(other.depth) }
+    }
 }
 
 /// What a rule rests on.
@@ -188,15 +197,17 @@ impl Definitions {
         let mut count = 0_usize;
         for (index, item) in list.items.iter().enumerate() {
             let whole = Span::new(0, item.len());
-            let mut report = |diagnostic: Diagnostic| findings.push(diagnostic.within(Part::Entry(index as u32)));
+            let mut report =
+                |diagnostic: Diagnostic| add_bounded(findings, diagnostic.within(Part::Entry(index as u32)));
             if let Some(inner) = self.lists.get(item.as_str()) {
-                uses.insert(item.into());
-                uses.extend(inner.uses.iter().cloned());
-                base_uses.extend(inner.base_uses.iter().cloned());
-                if let Some(inner) = &inner.values {
-                    count = count.saturating_add(inner.len());
+                if uses.insert(item.into()) {
+                    uses.extend(inner.uses.iter().cloned());
+                    base_uses.extend(inner.base_uses.iter().cloned());
+                }
+                if let Some(values_of_inner) = &inner.values {
+                    count = count.saturating_add(inner.count);
                     if count <= limits::LIST_ENTRIES {
-                        values.extend(inner.iter().cloned());
+                        values.extend(values_of_inner.iter().cloned());
                     }
                 } else {
                     let message = format!("list `{item}` is not valid");
@@ -204,12 +215,14 @@ impl Definitions {
                 }
                 continue;
             }
-            count += 1;
             if catalog.has_list(item) {
+                let value = Value { text: item.as_str().into(), kind: ValueKind::BaseList, span: Span::default() };
+                count = count.saturating_add(base_count(&value, catalog));
                 base_uses.insert(item.into());
-                values.push(Value { text: item.as_str().into(), kind: ValueKind::BaseList, span: Span::default() });
+                values.push(value);
                 continue;
             }
+            count += 1;
             if item.is_empty() {
                 let message = "an empty item stands for nothing and is left out";
                 report(Diagnostic::warning(Code::Suspicious, whole, message));
@@ -233,7 +246,7 @@ impl Definitions {
             findings.push(Diagnostic::unsafe_(Code::Expansion, Span::default(), message).within(Part::Whole));
         }
         let valid = !findings.iter().any(Diagnostic::is_error);
-        List { values: valid.then_some(values), uses, base_uses }
+        List { values: valid.then_some(values), count, uses, base_uses }
     }
 
     fn read_macros(&mut self, macros: &[MacroText<'_>], catalog: &Catalog) -> Vec<Vec<Diagnostic>> {
@@ -296,9 +309,14 @@ impl Definitions {
     fn read_macro(&self, tree: Option<Expr>, catalog: &Catalog, findings: &mut Vec<Diagnostic>) -> Macro {
         let mut errors = HashMap::new();
         let mut size = Size::default();
-        if let Some(tree) = &tree {
-            size = self.size(tree);
-            findings.extend(over_limits(size, tree));
+        let over = tree.as_ref().and_then(|tree| {
+            size = self.size(tree, catalog);
+            over_limits(size, tree)
+        });
+        // What is too large is not looked at: that would take as long as it is large.
+        if let Some(over) = over {
+            findings.push(over);
+        } else if let Some(tree) = &tree {
             // Falco checks a macro only where a rule uses it. It is in error itself if no rule could.
             let mut best: Option<Vec<Diagnostic>> = None;
             for source in catalog.sources() {
@@ -318,26 +336,22 @@ impl Definitions {
         Macro { tree: tree.filter(|_| error.is_none()), size, errors, error }
     }
 
-    /// What a tree comes to, without making it.
-    fn size(&self, expr: &Expr) -> Size {
-        let of_macro = |word: &Word| self.macros.get(&word.text).map(|own| own.size);
-        size_of(expr, &of_macro, &|value| self.named(value).map_or(1, <[Value]>::len))
+    /// What a tree comes to, without making it: for us, and for Falco, which inserts its own lists and macros.
+    pub(crate) fn size(&self, expr: &Expr, catalog: &Catalog) -> Size {
+        let of_macro = |word: &Word| match self.macros.get(&word.text) {
+            Some(own) => Some(own.size),
+            None => catalog.base_macro(&word.text).map(|base| base.size),
+        };
+        let of_value = |value: &Value| match self.lists.get(&value.text).filter(|_| value.kind == ValueKind::Bare) {
+            Some(own) => own.count,
+            None => base_count(value, catalog),
+        };
+        size_of(expr, &of_macro, &of_value)
     }
 
-    /// The values of the list that a value of a list names.
-    fn named(&self, value: &Value) -> Option<&[Value]> {
-        if value.kind != ValueKind::Bare {
-            return None;
-        }
-        self.lists.get(&value.text).and_then(|list| list.values.as_deref())
-    }
-
-    /// Puts lists and macros in the place of their names. What is wrong with them was reported by the checker, and stays
-    /// as it is.
+    /// Puts lists and macros in the place of their names; to be called only within the limits. What is wrong with them was
+    /// reported by the checker, and stays as it is.
     pub(crate) fn expand(&self, mut tree: Expr, catalog: &Catalog) -> Result<(Expr, Uses), Box<Diagnostic>> {
-        if let Some(over) = over_limits(self.size(&tree), &tree) {
-            return Err(Box::new(over));
-        }
         let span = tree.span();
         let mut uses = Uses::default();
         self.insert(&mut tree, catalog, &mut uses, false);
@@ -436,6 +450,22 @@ impl Definitions {
     }
 }
 
+/// How many values a value stands for that is the name of no list of the namespace.
+fn base_count(value: &Value, catalog: &Catalog) -> usize {
+    let base = catalog.base_list(&value.text).filter(|_| value.kind != ValueKind::Quoted);
+    base.and_then(|base| base.values.as_ref()).map_or(1, Vec::len)
+}
+
+/// Adds a finding, if there are not so many that nobody reads more. That there is an error is never lost.
+fn add_bounded(findings: &mut Vec<Diagnostic>, finding: Diagnostic) {
+    if findings.len() < limits::FINDINGS {
+        findings.push(finding);
+    } else if finding.is_error() && !findings.iter().any(Diagnostic::is_error) {
+        findings.pop();
+        findings.push(finding);
+    }
+}
+
 fn duplicate(what: &str, name: &str) -> Diagnostic {
     let message = format!("there is another {what} `{name}` in the namespace");
     Diagnostic::invalid(Code::DuplicateName, Span::default(), message).within(Part::Name)
@@ -466,10 +496,7 @@ pub(crate) fn size_of(
     match expr {
         Expr::And(parts) | Expr::Or(parts) => {
             let sizes = parts.iter().map(|part| size_of(part, of_macro, of_value));
-            let sum = sizes.fold(Size::default(), |sum, size| Size {
-                nodes: sum.nodes.saturating_add(size.nodes),
-                depth: sum.depth.max(size.depth),
-            });
+            let sum = sizes.fold(Size::default(), Size::beside);
             Size { nodes: sum.nodes.saturating_add(1), depth: sum.depth + 1 }
         }
         Expr::Not(inner) => {

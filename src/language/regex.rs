@@ -155,7 +155,9 @@ fn escape(text: &str) -> Result<(u32, &str), String> {
         }
         'x' => {
             if let Some(braced) = rest.strip_prefix('{') {
-                return match braced.split_once('}').map(|(digits, rest)| (u32::from_str_radix(digits, 16), rest)) {
+                let hexadecimal = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+                let braced = braced.split_once('}').filter(|(digits, _)| hexadecimal(digits));
+                return match braced.map(|(digits, rest)| (u32::from_str_radix(digits, 16), rest)) {
                     Some((Ok(value), rest)) if value <= 0x0010_ffff => Ok((value, rest)),
                     _ => bad(),
                 };

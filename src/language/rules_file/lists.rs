@@ -49,18 +49,23 @@ impl<'a> Lists<'a> {
                 made.odd.push(made.all.len());
             }
             let mut flat: Vec<String> = Vec::with_capacity(list.text.items.len());
+            let mut count = 0_usize;
             for (index, item) in list.text.items.iter().enumerate() {
                 let named = made.by_name.get(item.as_str()).copied();
                 if let Some(other) = named.filter(|other| lists[*other].order.first < list.order.last) {
                     used[other] = true;
-                    flat.extend(lists[other].text.items.iter().map(|item| pasted_item(item)));
+                    count += lists[other].text.items.len();
+                    if count <= limits::LIST_ENTRIES {
+                        flat.extend(lists[other].text.items.iter().map(|item| pasted_item(item)));
+                    }
                 } else {
                     report.extend(hazard(item).map(|finding| finding.within(Part::Entry(index as u32))));
+                    count += 1;
                     flat.push(pasted_item(item));
                 }
             }
-            if flat.len() > limits::LIST_ENTRIES {
-                let message = format!("the list comes to {} values; the limit is {}", flat.len(), limits::LIST_ENTRIES);
+            if count > limits::LIST_ENTRIES {
+                let message = format!("the list comes to {count} values; the limit is {}", limits::LIST_ENTRIES);
                 report.push(Diagnostic::unsafe_(Code::Expansion, Span::default(), message).within(Part::Name));
             }
             let items = pasted_items(flat.iter().map(String::as_str));

@@ -225,6 +225,74 @@ fn expansion_is_bounded() {
 }
 
 #[test]
+fn what_is_too_large_is_not_looked_at() {
+    // Each of the uses would be compared with each of the values, none of which is a regular expression.
+    let items = vec!["(".to_owned(); 8192];
+    let lists = [ListText { name: "l", items: &items }];
+    let uses = vec!["proc.name regex anyof (l)"; 2000].join(" or ");
+    let (definitions, found) =
+        Definitions::compile(&lists, &[MacroText { name: "m", condition: &uses }], Catalog::falco());
+    let codes = |found: &[Diagnostic]| found.iter().map(|finding| finding.code).collect::<Vec<_>>();
+    assert_eq!(codes(&found.macros[0]), [Code::Expansion]);
+    let rule = RuleText { name: "r", condition: &uses, output: "o", priority: "INFO", ..RuleText::default() };
+    assert_eq!(codes(&check_rule(&rule, &definitions, Catalog::falco()).diagnostics), [Code::Expansion]);
+    // Exceptions add to it.
+    let exception = ExceptionText {
+        name: "e".into(),
+        fields: Words::Many(vec!["proc.name".into()]),
+        comps: Some(Words::Many(vec!["in".into()])),
+        values: vec![ExceptionValue::Many(vec![ExceptionValue::One("(l)".into())]); 3],
+    };
+    let rule = RuleText { condition: "evt.type = open", exceptions: &[exception], ..rule };
+    assert_eq!(codes(&check_rule(&rule, &definitions, Catalog::falco()).diagnostics), [Code::Expansion]);
+}
+
+#[test]
+fn what_falco_puts_in_itself_counts_too() {
+    let mut data = Catalog::data_of(&["container"]);
+    data.macros = vec![("big".to_owned(), vec!["proc.name = a"; 100].join(" or "))];
+    data.lists = vec![("many".to_owned(), vec!["a".to_owned(); 1000])];
+    let catalog = Catalog::new(data);
+    for (one, most) in [("big", 150), ("proc.name in (many)", 15)] {
+        let of = |count: usize| format!("evt.type = open and ({})", vec![one; count].join(" or "));
+        let checked = with_catalog(&RuleText { condition: &of(most), ..RuleText::default() }, &catalog);
+        assert!(checked.is_accepted(), "{one}: {:?}", checked.diagnostics);
+        let found = error(&with_catalog(&RuleText { condition: &of(most * 2), ..RuleText::default() }, &catalog), one);
+        assert_eq!((found.class, found.code), (Class::Unsafe, Code::Expansion), "{found:?}");
+    }
+    // A list that names one of Falco's holds its values.
+    let items = vec!["many".to_owned(); 11];
+    let (_, found) = Definitions::compile(&[ListText { name: "l", items: &items }], &[], &catalog);
+    assert!(found.lists[0][0].message.contains("11000 values; the limit is 10000"), "{found:?}");
+}
+
+#[test]
+fn findings_and_lists_of_lists_take_no_memory_without_end() {
+    let empty = vec![String::new(); 8192];
+    let mut nul = empty.clone();
+    nul.push("\0".to_owned());
+    let lists = [ListText { name: "empty", items: &empty }, ListText { name: "nul", items: &nul }];
+    let (_, found) = Definitions::compile(&lists, &[], Catalog::falco());
+    for found in &found.lists {
+        assert_eq!(found.len(), limits::FINDINGS);
+    }
+    assert!(!found.lists[0].iter().any(Diagnostic::is_error));
+    assert!(found.lists[1].iter().any(Diagnostic::is_error), "the error is lost among the warnings");
+
+    // Ten thousand millions of values, if they were put together.
+    let (inner, outer) = (vec!["a".to_owned(); 100_000], vec!["inner".to_owned(); 100_000]);
+    let order = |at| Order { first: at, last: at };
+    let file = |name, items, at| FileList { text: ListText { name, items }, order: order(at) };
+    let found = check_file(&[file("inner", &inner, 0), file("outer", &outer, 1)], &[], &[], Catalog::falco());
+    let over: Vec<_> = found.all().filter(|finding| finding.code == Code::Expansion).collect();
+    assert_eq!(over.len(), 2, "{over:?}");
+    assert!(over[1].message.contains("10000000000 values"), "{over:?}");
+    let mut data = Catalog::data_of(&[]);
+    data.lists = vec![("inner".to_owned(), inner), ("outer".to_owned(), outer)];
+    assert!(Catalog::new(data).has_list("outer"));
+}
+
+#[test]
 fn lists_values_and_texts_are_bounded() {
     let list = |count: usize| format!("fd.snet in (10.0.0.0/8{})", ", 10.0.0.0/8".repeat(count - 1));
     taken(&list(limits::LIST_ENTRIES));
