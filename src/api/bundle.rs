@@ -105,7 +105,7 @@ pub struct Rollout {
     /// The nodes of the first waves, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub canaries: Vec<String>,
-    /// A node takes part if the hash of namespace and node name ([`Rollout::place`]) is at most this; absent while only
+    /// A node takes part if the SHA-256 of namespace, NUL and node name is at most this; absent while only
     /// canaries do, `ffff…` (64 digits) for all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<String>,

@@ -40,9 +40,11 @@ pub struct FalcoCatalogSpec {
     pub rules: Vec<String>,
     /// The macros of the base files, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2000))]
     pub macros: Vec<CatalogItem>,
     /// The lists of the base files, in their order; the text is their items, one a line.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2000))]
     pub lists: Vec<CatalogItem>,
     /// falco.yaml's `priority`: rules that are less severe are loaded but never run.
     #[serde(default, skip_serializing_if = "Option::is_none")]

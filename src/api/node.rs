@@ -73,7 +73,7 @@ pub struct FalcoNodeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_reload_time: Option<MicroTime>,
 
-    /// The name of the [`super::FalcoCatalog`] that says what this node's Falco offers to rules.
+    /// The name of the FalcoCatalog that says what this node's Falco offers to rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catalog: Option<String>,
 }
