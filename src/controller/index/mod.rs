@@ -403,6 +403,19 @@ mod tests {
     }
 
     #[test]
+    fn a_bundle_that_can_not_be_read_is_there_all_the_same() {
+        let mut index = index();
+        let json = serde_json::json!({"metadata": {"name": "team-b", "resourceVersion": "7"}, "spec": {"target": 1}});
+        let bundle: DeserializeGuard<FalcoBundle> = serde_json::from_value(json).unwrap();
+        assert!(bundle.0.is_err());
+        index.take(Change::Bundle(Seen::Applied(bundle)));
+        // What replaces it must carry its version; nothing in it is in force.
+        let seen = index.spaces["team-b"].bundle.as_ref().unwrap();
+        assert_eq!((seen.metadata.resource_version.as_deref(), &seen.spec.target), (Some("7"), &None));
+        assert_eq!(index.undecodable().find(|(kind, _)| *kind == "FalcoBundle"), Some(("FalcoBundle", 1)));
+    }
+
+    #[test]
     fn names_are_held_by_bundles_and_given_free_with_them() {
         let mut index = index();
         let item = BundleItem { rule_name: "shell".into(), ..BundleItem::default() };
