@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use test_cluster::tools::{Tool, Tools, repository, seconds};
-use test_cluster::{Cluster, Product, Release, wait};
+use test_cluster::{Cluster, Product, Prometheus, Release, wait};
 
 use crate::steps::{Steps, show};
 
@@ -25,13 +25,16 @@ pub struct Args {
     /// Leave the cluster up until Ctrl-C.
     #[arg(long)]
     keep: bool,
+    /// Start a Prometheus that scrapes the operator's pods, with the project's alerts.
+    #[arg(long)]
+    prometheus: bool,
 }
 
 /// Runs the demo.
 pub fn run(args: &Args) -> Result<()> {
     ensure!(args.nodes > 0, "a demo without nodes shows nothing: --nodes must be at least 1");
     let begun = Instant::now();
-    let mut steps = Steps::new(if args.keep { 12 } else { 13 });
+    let mut steps = Steps::new(12 + usize::from(!args.keep) + usize::from(args.prometheus));
     steps.step("the pinned tools are there", || Tools::ensure(Tool::CLUSTER))?;
     let product = steps.step("the product is built", Product::build)?;
     println!("    Falco is {}", product.falco_in_words());
@@ -46,6 +49,8 @@ pub fn run(args: &Args) -> Result<()> {
     show("kubectl get pods --namespace kube-system -o wide", &cluster.kubectl(&pods)?);
 
     let demo = Demo { cluster, nodes: args.nodes };
+    let start = || scraped(&demo.cluster);
+    let prometheus = args.prometheus.then(|| steps.step("a Prometheus scrapes the pods", start)).transpose()?;
     let took = steps.step("the first rule is loaded on every node", || demo.first_rule())?;
     steps.step("an edit is loaded on every node", || demo.edit())?;
     steps.step("a broken condition is refused, with a caret under the mistake", || demo.refused())?;
@@ -61,6 +66,9 @@ pub fn run(args: &Args) -> Result<()> {
         for node in demo.node_names() {
             println!("    {node}: {}", demo.cluster.node_path(&node, "/").display());
         }
+        if let Some(prometheus) = &prometheus {
+            println!("    Prometheus: http://{}", prometheus.address());
+        }
         println!("    the cluster stays up until Ctrl-C");
         // Ctrl-C ends this program; what it started ends, and its folder goes, with it.
         loop {
@@ -70,6 +78,7 @@ pub fn run(args: &Args) -> Result<()> {
     steps.step("the release is uninstalled, and nothing is left", || {
         release.uninstall(&demo.cluster)?;
         let dir = demo.cluster.dir().to_path_buf();
+        drop(prometheus);
         drop(demo);
         ensure!(!dir.exists(), "{} is still there", dir.display());
         // Empty now, unless another demo runs.
@@ -80,7 +89,25 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The seed's rule with another condition.
+/// A Prometheus that has scraped all pods of the operator.
+fn scraped(cluster: &Cluster) -> Result<Prometheus> {
+    let prometheus = Prometheus::start(cluster, &[repository().join("grafana/alerts.yaml")])?;
+    let query = "count by (component) (up == 1)";
+    let up = wait::until("all pods are scraped", LIMIT, || {
+        let answer = prometheus.ask("query", &[("query", query)])?;
+        let up = answer["result"].as_array().cloned().unwrap_or_default();
+        let count = |it: &Value| it["value"][1].as_str().and_then(|count| count.parse::<usize>().ok()).unwrap_or(0);
+        let pods = cluster.pods("app.kubernetes.io/name=falco-operator")?.len();
+        ensure!(up.iter().map(count).sum::<usize>() == pods, "of {pods} pods are up: {answer}");
+        Ok(up)
+    })?;
+    let line = |it: &Value| format!("{}: {} scraped", it["metric"]["component"], it["value"][1]).replace('"', "");
+    let lines: Vec<_> = up.iter().map(line).collect();
+    show(&format!("promtool query instant http://{} '{query}'", prometheus.address()), &lines.join("\n"));
+    Ok(prometheus)
+}
+
+/// The example's rule with another condition.
 fn manifest(namespace: &str, condition: &str) -> Value {
     serde_json::json!({
         "apiVersion": "mumoshu.github.io/v1alpha1", "kind": "FalcoRule",
@@ -103,7 +130,7 @@ impl Demo {
         (1..=self.nodes).map(|number| format!("node-{number}")).collect()
     }
 
-    /// The seed's rule with another condition.
+    /// The example's rule with another condition.
     fn rule(&self, namespace: &str, condition: &str) -> Result<()> {
         show("kubectl apply -f -", &self.cluster.apply(&manifest(namespace, condition).to_string())?);
         Ok(())

@@ -52,6 +52,12 @@ impl Prometheus {
         Ok(prometheus)
     }
 
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// What it has logged.
     #[must_use]
     pub fn log(&self) -> String {
