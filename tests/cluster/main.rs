@@ -3,6 +3,7 @@
 //! Each test is a cluster of its own, in which several scenarios run one after the other: a start takes seconds, and
 //! they don't disturb each other. `SCENARIO=burst cargo test --test cluster rules` runs one of them.
 
+mod catalogs;
 mod chaos;
 mod controllers;
 mod developer;
