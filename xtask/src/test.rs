@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use test_cluster::Product;
-use test_cluster::tools::{Tool, Tools, repository, seconds};
+use test_cluster::tools::{Tool, Tools, seconds};
+use test_cluster::{Product, cargo};
 
 /// Which tests.
 #[derive(clap::Args)]
@@ -34,11 +34,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     line(true, "product and stand-in for Falco", "", begun);
     let begun = Instant::now();
     let mut targets = build()?;
-    targets.push(Target {
-        order: EXAMPLES,
-        name: "examples in the docs".into(),
-        program: cargo(&["test", "--workspace", "--doc"]),
-    });
+    targets.push(Target { order: EXAMPLES, name: "examples in the docs".into(), program: examples() });
     targets.sort_by_key(|target| target.order);
     line(true, "tests", "", begun);
 
@@ -82,12 +78,6 @@ fn line(ok: bool, name: &str, numbers: &str, begun: Instant) {
     println!("{} {name} ({numbers}{})", if ok { "ok    " } else { "FAILED" }, seconds(begun.elapsed()));
 }
 
-fn cargo(args: &[&str]) -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(args).current_dir(repository());
-    cargo
-}
-
 /// What is run as one step.
 struct Target {
     /// Libraries and programs first, what starts clusters last.
@@ -99,10 +89,17 @@ struct Target {
 /// Where the examples in the docs come: after what is quicker.
 const EXAMPLES: usize = 2;
 
+fn examples() -> Command {
+    let mut cargo = cargo();
+    cargo.args(["test", "--workspace", "--doc"]);
+    cargo
+}
+
 /// Builds the test programs of the workspace, all at once: building them one by one would build what they depend on again
 /// for each set of features.
 fn build() -> Result<Vec<Target>> {
-    let out = cargo(&["test", "--workspace", "--no-run", "--quiet", "--message-format=json-render-diagnostics"])
+    let out = cargo()
+        .args(["test", "--workspace", "--no-run", "--quiet", "--message-format=json-render-diagnostics"])
         .stderr(Stdio::inherit())
         .output()
         .context("cargo could not be started")?;

@@ -103,16 +103,27 @@ pub fn stand_in() -> &'static Path {
     })
 }
 
+/// Cargo, in the repository. It sees what it would see if it were run from a shell: from within cargo, the package under
+/// test would stand in its environment, and what looks at that would be built again each time.
+#[must_use]
+pub fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_package)) {
+        cargo.env_remove(name);
+    }
+    cargo.current_dir(repository());
+    cargo
+}
+
 /// Builds the programs of the packages of these names, and says where they are.
 fn build<const N: usize>(names: [&str; N], profile: &[&str]) -> Result<[PathBuf; N]> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let out = Command::new(cargo)
+    let out = cargo()
         .args(["build", "--quiet", "--message-format=json-render-diagnostics"])
         // With the features that the whole workspace gives to dependencies, so that none is built a second time.
         .arg("--workspace")
         .args(profile)
         .args(names.iter().flat_map(|name| ["--bin", name]))
-        .current_dir(repository())
         .stderr(std::process::Stdio::inherit())
         .output()
         .context("cargo could not be started")?;
