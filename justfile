@@ -59,10 +59,10 @@ docs:
 schemas:
     cargo xtask schemas
 
-# A static program, as the image has it: `just static aarch64-unknown-linux-musl` with a C compiler for that.
-static target="x86_64-unknown-linux-musl":
+# A static program, as the image has it: `just static aarch64-unknown-linux-musl aarch64-linux-gnu-gcc`.
+static target="x86_64-unknown-linux-musl" compiler="musl-gcc":
     rustup target add {{target}}
-    CC_{{replace(target, "-", "_")}}=${CC:-musl-gcc} cargo build --locked --release --target {{target}} --bin falco-operator
+    CC_{{replace(target, "-", "_")}}={{compiler}} CARGO_TARGET_{{uppercase(replace(target, "-", "_"))}}_LINKER=rust-lld CARGO_TARGET_{{uppercase(replace(target, "-", "_"))}}_RUSTFLAGS="-C link-self-contained=yes" cargo build --locked --release --target {{target}} --bin falco-operator
 
 # The static program runs where there is nothing else: in an empty folder as its root (needs root).
 static-proof target="x86_64-unknown-linux-musl":
