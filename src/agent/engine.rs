@@ -184,6 +184,9 @@ pub struct Installation {
     pub rule_matching: Option<String>,
     /// `rules` of the configuration in force, as JSON; null without.
     pub selections: serde_json::Value,
+    /// The keys of `static_fields` of the configuration in force: rules can name each as `static.KEY`, though Falco's own
+    /// list of fields has none of them.
+    pub static_fields: Vec<String>,
 }
 
 /// A running engine, as others see it.

@@ -23,6 +23,7 @@ fn what_the_nodes_falcos_offer_decides() {
     Scenarios::of(&world)
         .run("macros and lists of the base files can be named", base_names)
         .run("a macro comes to the base files, goes from those of one node, and comes back", new_macro)
+        .run("a field of falco.yaml's own can be named", static_fields)
         .run("a rule that falco.yaml keeps from running is not Ready", not_running)
         .run("a forged catalogue changes nothing", forged)
         .end();
@@ -86,6 +87,23 @@ fn new_macro(world: &World) -> Result<()> {
     world.active("new", "two", 2)?;
     world.clear(&["new"])?;
     world.nodes()?.iter().try_for_each(|node| local_rules(world, node, &nothing))
+}
+
+fn static_fields(world: &World) -> Result<()> {
+    world.create_namespace("static")?;
+    let condition = "spawned_process and container and static.site = east";
+    world.rule("static", "one", condition)?;
+    told(world, "static", "one", "Invalid", "static.site")?;
+    let mut before = vec![];
+    for node in world.nodes()? {
+        let file = base_file(world, &node, "falco.yaml");
+        let text = fs::read_to_string(&file)?;
+        fs::write(&file, format!("{text}static_fields: {{site: east}}\n"))?;
+        before.push((file, text));
+    }
+    world.active("static", "one", 2)?;
+    world.clear(&["static"])?;
+    before.into_iter().try_for_each(|(file, text)| Ok(fs::write(file, text)?))
 }
 
 fn not_running(world: &World) -> Result<()> {

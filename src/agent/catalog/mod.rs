@@ -127,7 +127,9 @@ async fn publish(api: Api<FalcoCatalog>, mut inputs: Inputs, name: &watch::Sende
 /// Asks Falco and reads its base files.
 async fn make(installation: &Installation, page: &mut watch::Receiver<Option<SocketAddr>>) -> anyhow::Result<Made> {
     let listed = ask(installation, &["--list", "--format", "json"]).await?;
-    let (sources, fields) = read::fields(&listed).context("Falco's list of fields can't be read")?;
+    let (sources, mut fields) = read::fields(&listed).context("Falco's list of fields can't be read")?;
+    fields.extend(installation.static_fields.iter().map(|key| read::static_field(key)));
+    fields.sort();
     let version = ask(installation, &["-o", "json_output=true", "--version"]).await?;
     let (falco_version, engine_version) = read::versions(&version).context("Falco's versions can't be read")?;
     let mut base = read::Base::default();
@@ -246,6 +248,7 @@ mod tests {
             priority: Some("debug".into()),
             rule_matching: Some("all".into()),
             selections: serde_json::Value::Null,
+            static_fields: vec!["site".into()],
         }
     }
 
@@ -336,6 +339,8 @@ mod tests {
         let (client, objects) = server();
         let api = Api::all(client);
         let spec = make(&falco(dir.path(), "0.62.0"), &mut watch::channel(Some(web().await)).1).await.unwrap().spec;
+        let names: Vec<_> = spec.fields.iter().map(|field| field.name.as_str()).collect();
+        assert_eq!(names, ["proc.name", "static.site"]);
         let name = ensure_published(&api, &spec).await.unwrap();
         assert_eq!(ensure_published(&api, &spec).await.unwrap(), name);
         objects.lock().unwrap()[0].spec.rules.clear();

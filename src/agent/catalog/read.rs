@@ -102,6 +102,17 @@ fn described(field: &Field) -> CatalogField {
     }
 }
 
+/// The field of a key of falco.yaml's `static_fields`.
+pub fn static_field(key: &str) -> CatalogField {
+    CatalogField {
+        name: format!("static.{key}"),
+        type_: "CHARBUF".into(),
+        sources: vec!["*".into()],
+        description: "A text of falco.yaml's `static_fields`, the same for every event.".into(),
+        ..CatalogField::default()
+    }
+}
+
 /// The selections of falco.yaml's `rules`, in their order, as a catalogue writes them.
 pub fn selections(rules: &Value) -> Vec<String> {
     let mut found = Vec::new();

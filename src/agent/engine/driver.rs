@@ -518,6 +518,12 @@ impl Driver {
             priority: base.value("priority"),
             rule_matching: matching,
             selections: base.json("rules"),
+            static_fields: base
+                .json("static_fields")
+                .as_object()
+                .into_iter()
+                .flat_map(|map| map.keys().cloned())
+                .collect(),
         };
         self.outlets.installation.send_if_modified(|last| {
             let new = last.as_ref() != Some(&installation);
