@@ -7,6 +7,8 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use proptest::prelude::*;
+
 #[path = "../fuzz/targets.rs"]
 mod targets;
 
@@ -141,4 +143,47 @@ fn output() {
 #[test]
 fn rules_file() {
     fuzz("rules_file", 500, targets::rules_file);
+}
+
+/// A text of the words that the language is made of, or any text.
+fn text() -> impl Strategy<Value = String> {
+    let words = proptest::collection::vec(proptest::sample::select(&WORDS[..]), 0..12);
+    prop_oneof![3 => words.prop_map(|words| words.concat()), 1 => any::<String>()]
+}
+
+/// An item of a rules file, its texts in quotes that YAML reads as they are; now and then a piece of anything.
+fn item() -> impl Strategy<Value = String> {
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let (name, texts) = ("[a-d]{1,2}", proptest::collection::vec(text(), 4));
+    let well_formed = (0..4, name, texts, any::<bool>()).prop_map(move |(kind, name, texts, append)| {
+        let [one, two, three, four] = [0, 1, 2, 3].map(|at| quoted(&texts[at]));
+        let append = if append { "\n  append: true" } else { "" };
+        match kind {
+            0 => format!("- list: {name}\n  items: [{one}, {two}, {name}]{append}\n"),
+            1 => format!("- macro: {name}\n  condition: {one}{append}\n"),
+            2 => format!("- rule: {name}\n  condition: {one}\n  override: {{condition: append}}\n"),
+            _ => format!(
+                "- rule: {name}\n  desc: {one}\n  condition: {two}\n  output: {three}\n  priority: INFO\n  \
+                 exceptions: [{{name: e, fields: [proc.name], values: [[{four}]]}}]\n"
+            ),
+        }
+    });
+    prop_oneof![8 => well_formed, 1 => text()]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    /// The same must hold for what a generator makes that knows the shapes.
+    #[test]
+    fn generated_texts(text in text()) {
+        targets::lexer(text.as_bytes());
+        targets::condition(text.as_bytes());
+        targets::output(text.as_bytes());
+    }
+
+    #[test]
+    fn generated_rules_files(items in proptest::collection::vec(item(), 0..5)) {
+        targets::rules_file(items.concat().as_bytes());
+    }
 }
