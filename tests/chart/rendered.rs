@@ -1,5 +1,7 @@
 //! What is rendered, without a server.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use test_cluster::tools::repository;
 
@@ -139,6 +141,40 @@ fn as_a_sidecar_the_rights_go_to_the_account_of_the_falco_that_is_there() {
         ["--agent-namespace=security", "--agent-daemonset=falco", "--agent-selector=app.kubernetes.io/name=falco"]
     {
         assert!(args.contains(&arg), "{arg}: {args:?}");
+    }
+}
+
+#[test]
+fn what_is_provisioned_is_what_lies_in_grafana() {
+    let file = |name: &str| std::fs::read_to_string(repository().join("grafana").join(name)).unwrap();
+    let rendered = objects(&[
+        "metrics.prometheusRule.enabled=true",
+        "metrics.dashboards.enabled=true",
+        "metrics.serviceMonitor.enabled=true",
+        "metrics.podMonitor.enabled=true",
+    ]);
+    let alerts: Value = serde_yaml::from_str(&file("alerts.yaml")).unwrap();
+    assert_eq!(rendered["PrometheusRule/fo1-falco-operator"]["spec"], alerts);
+
+    let dashboards: BTreeMap<&str, &Value> = rendered
+        .iter()
+        .filter_map(|(key, map)| Some((key.strip_prefix("ConfigMap/fo1-falco-operator-dashboard-")?, &map["data"])))
+        .collect();
+    assert_eq!(dashboards.keys().collect::<Vec<_>>(), [&"cluster", &"namespace", &"node"]);
+    for (name, data) in dashboards {
+        let name = format!("{name}.json");
+        assert_eq!(*data, json!({(format!("falco-operator-{name}")): file(&name)}));
+    }
+
+    // Without the first, `namespace` would be that of the pod; the second is what the dashboards and alerts tell nodes by.
+    let node = json!([{"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"}]);
+    for (key, endpoints, relabelings) in [
+        ("ServiceMonitor/fo1-falco-operator-controller", "endpoints", &Value::Null),
+        ("PodMonitor/fo1-falco-operator-agent", "podMetricsEndpoints", &node),
+    ] {
+        let endpoints = rendered[key]["spec"][endpoints].as_array().unwrap();
+        assert_eq!(endpoints.len(), 1, "{key}");
+        assert_eq!((&endpoints[0]["honorLabels"], &endpoints[0]["relabelings"]), (&json!(true), relabelings), "{key}");
     }
 }
 
