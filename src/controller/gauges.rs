@@ -115,6 +115,7 @@ pub(super) fn drifted(index: &Index) -> BTreeSet<String> {
 mod tests {
     use kube::core::DeserializeGuard;
     use prometheus::core::Collector;
+    use prometheus::proto::{Metric, MetricFamily};
     use prometheus::{IntGaugeVec, Registry};
 
     use super::*;
@@ -126,7 +127,7 @@ mod tests {
     /// The namespaces that a gauge has series of.
     fn told(gauge: &IntGaugeVec) -> BTreeSet<String> {
         let families = gauge.collect();
-        let labels = families.iter().flat_map(|family| family.get_metric()).flat_map(|metric| metric.get_label());
+        let labels = families.iter().flat_map(MetricFamily::get_metric).flat_map(Metric::get_label);
         labels.filter(|label| label.name() == "namespace").map(|label| label.value().to_owned()).collect()
     }
 
