@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use test_cluster::{Options, tools::repository, wait};
+use test_cluster::{Options, Prometheus, tools::repository, wait};
 
 use crate::support::{BASH, LIMIT, SYSTEM, World, product, spec};
 
@@ -17,6 +17,9 @@ const RUNS: (&str, &str) = ("example.org/runs", "process");
 
 /// This chart's values beside the Falco chart's Falco.
 const SIDECAR_VALUES: &str = "sidecar/operator-values.yaml";
+
+/// And beside the hosts' own.
+const HOSTS_VALUES: &str = "hosts/operator-values.yaml";
 
 /// A cluster of one node, whose Falco serves its page where everybody expects it.
 fn world() -> Result<World> {
@@ -31,7 +34,7 @@ fn example(path: &str) -> Result<Value> {
 
 /// Installs this chart with the values of an example, or upgrades to these further ones.
 fn install(world: &World, values: &str, more: &[&str]) -> Result<()> {
-    let file = repository().join("examples").join(values).display().to_string();
+    let file = format!("examples/{values}");
     let runs = format!("commonLabels.{}={}", RUNS.0.replace('.', r"\."), RUNS.1);
     let chart = ["upgrade", "--install", "fo1", "charts/falco-operator", "--namespace", SYSTEM, "--values", &file];
     // A broken rule is to get to the controller, whose status is what is looked at.
@@ -122,6 +125,7 @@ fn sidecar() -> Result<()> {
     let world = world()?;
     falco_chart(&world, &example("sidecar/falco-values.yaml")?)?;
     lives(&world, &SIDECAR)?;
+    scraped(&world, SIDECAR_VALUES)?;
     uninstalled(&world, &SIDECAR)
 }
 
@@ -258,11 +262,12 @@ fn hosts() -> Result<()> {
         },
     });
     world.cluster.apply(&service.to_string())?;
-    install(&world, "hosts/operator-values.yaml", &[])?;
+    install(&world, HOSTS_VALUES, &[])?;
     world.release.wait(&world.cluster, LIMIT)?;
     lives(&world, &HOSTS)?;
     world.cluster.kubectl(&["apply", "-f", "examples/hosts/host.falcorule.yaml"])?;
     world.active("default", "ssh-key", 1)?;
+    scraped(&world, HOSTS_VALUES)?;
     uninstalled(&world, &HOSTS)
 }
 
@@ -294,6 +299,22 @@ fn lives(world: &World, beside: &Beside) -> Result<()> {
     }
     ensure!(beside.falco(world)? == falco, "it is another Falco");
     world.clear(&["beside"])
+}
+
+/// A Prometheus that goes by the chart's monitors knows of the node's Falco.
+fn scraped(world: &World, values: &str) -> Result<()> {
+    let prometheus = Prometheus::start_with(&world.cluster, &["--values", &format!("examples/{values}")], &[])?;
+    let node = &world.nodes()?[0];
+    wait::until("Prometheus knows that Falco is up", LIMIT, || {
+        let up = prometheus.ask("query", &[("query", "max by (node) (falco_operator_agent_falco_up) == 1")])?;
+        let controllers = prometheus.ask("query", &[("query", "count(falco_operator_controller_leader)")])?;
+        ensure!(
+            up["result"][0]["metric"] == json!({"node": node}) && controllers["result"][0]["value"][1] == "2",
+            "{up}, {controllers}, {}",
+            prometheus.ask("targets", &[("state", "active")])?
+        );
+        Ok(())
+    })
 }
 
 /// Uninstalled with a rule in force, nothing of it is left, nothing is stuck, and Falco goes on.
