@@ -2,7 +2,7 @@
 
 # Alpine's Rust makes static binaries: the agent's is copied into Falco's own image, whose libraries it can't count on.
 FROM --platform=$BUILDPLATFORM tonistiigi/xx:1.6.1 AS xx
-FROM --platform=$BUILDPLATFORM rust:1.95-alpine AS build
+FROM --platform=$BUILDPLATFORM rust:1.95.0-alpine AS build
 COPY --from=xx / /
 RUN apk add --no-cache clang lld make
 ARG TARGETPLATFORM
@@ -10,9 +10,11 @@ ARG TARGETPLATFORM
 RUN xx-apk add --no-cache gcc musl-dev
 WORKDIR /src
 COPY . .
-# The image's toolchain is the pinned one; rustup need not fetch another.
-ENV RUSTUP_TOOLCHAIN=1.95
-# Paths of the build would differ from machine to machine, and the binary with them.
+# The image's toolchain is the pinned one, by its full name; rustup need not fetch another.
+ENV RUSTUP_TOOLCHAIN=1.95.0
+# Paths of the build would differ from machine to machine, and the binary with them: Rust's, and those of the C in some
+# dependencies.
+ENV CFLAGS="-ffile-prefix-map=/src=. -ffile-prefix-map=/usr/local/cargo=cargo"
 ENV RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=/src=. --remap-path-prefix=/usr/local/cargo=cargo"
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target,id=target-$TARGETPLATFORM \

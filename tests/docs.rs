@@ -1,4 +1,5 @@
-//! The documentation: every link leads somewhere, and every command in it is one that there is.
+//! The documentation: every link leads somewhere, and every command in it is one that there is. What is written in two
+//! files is the same in both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -235,6 +236,20 @@ fn every_test_that_the_docs_name_is_there() {
         }
     }
     assert!(gone.is_empty(), "{gone:?}");
+}
+
+#[test]
+fn the_image_is_built_by_the_toolchain_that_is_pinned() {
+    let read = |name: &str| fs::read_to_string(root().join(name)).unwrap();
+    let (pinned, image) = (read("rust-toolchain.toml"), read("Dockerfile"));
+    let version = |text: &str, before: &str| {
+        let found = Regex::new(&format!(r"{before}([0-9.]+)")).unwrap().captures(text).unwrap();
+        found[1].to_owned()
+    };
+    let channel = version(&pinned, "channel = \"");
+    assert_eq!(channel.split('.').count(), 3, "{channel} goes on with its patches");
+    assert_eq!(version(&image, "FROM .* rust:"), channel);
+    assert_eq!(version(&image, "RUSTUP_TOOLCHAIN="), channel);
 }
 
 #[test]

@@ -110,3 +110,47 @@ pub(super) fn drifted(index: &Index) -> BTreeSet<String> {
     let drifted = |standing| matches!(standing, Standing::Away(Away::Drifted, _));
     index.nodes.standings().filter(|(_, standing)| drifted(*standing)).map(|(name, _)| name.to_owned()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::core::DeserializeGuard;
+    use prometheus::core::Collector;
+    use prometheus::proto::{Metric, MetricFamily};
+    use prometheus::{IntGaugeVec, Registry};
+
+    use super::*;
+    use crate::api::{FalcoRule, FalcoRulesFile, FalcoRulesFileSpec, FalcoRulesFileStatus};
+    use crate::controller::index::Kept;
+    use crate::controller::watch::{Change, Seen};
+    use crate::machine::Nodes;
+
+    /// The namespaces that a gauge has series of.
+    fn told(gauge: &IntGaugeVec) -> BTreeSet<String> {
+        let families = gauge.collect();
+        let labels = families.iter().flat_map(MetricFamily::get_metric).flat_map(Metric::get_label);
+        labels.filter(|label| label.name() == "namespace").map(|label| label.value().to_owned()).collect()
+    }
+
+    #[test]
+    fn namespaces_beyond_the_bound_have_no_series_of_their_own() {
+        let mut index = Index::new(Nodes::new(false), BTreeSet::new(), false);
+        for namespace in ["b", "a", "c"] {
+            let mut rule = FalcoRule::new("one", FalcoRule::empty().spec);
+            rule.metadata.namespace = Some(namespace.into());
+            index.take(Change::Rule(Seen::Applied(DeserializeGuard(Ok(rule)))));
+            let mut file = FalcoRulesFile::new(namespace, FalcoRulesFileSpec::default());
+            file.metadata.namespace = Some(namespace.into());
+            file.status = Some(FalcoRulesFileStatus::default());
+            index.take(Change::RulesFile(Seen::Applied(DeserializeGuard(Ok(file)))));
+        }
+        let metrics = ControllerMetrics::register(&Registry::new()).unwrap();
+        // Fewer each time: what was told before goes.
+        for (most, namespaces) in [(3, &["a", "b", "c"] as &[&str]), (1, &["a"]), (0, &[])] {
+            count(&index, &metrics, most);
+            for gauge in [&metrics.namespace_phase, &metrics.namespace_rules, &metrics.namespace_nodes] {
+                assert_eq!(told(gauge).iter().collect::<Vec<_>>(), namespaces, "{most}");
+            }
+            assert_eq!(metrics.rules.with_label_values(&["Pending"]).get(), 3, "the sums are of all");
+        }
+    }
+}

@@ -36,6 +36,11 @@ fn template(set: &[&str]) -> String {
     out
 }
 
+/// A file of the examples.
+fn example(path: &str) -> Value {
+    serde_yaml::from_str(&std::fs::read_to_string(repository().join("examples").join(path)).unwrap()).unwrap()
+}
+
 /// The rendered objects, by `Kind/name` and with the hooks.
 fn objects(set: &[&str]) -> BTreeMap<String, Value> {
     let text = template(set);

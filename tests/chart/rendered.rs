@@ -1,8 +1,11 @@
 //! What is rendered, without a server.
 
-use serde_json::Value;
+use std::collections::BTreeMap;
 
-use crate::{CHART, helm, objects};
+use serde_json::{Value, json};
+use test_cluster::tools::repository;
+
+use crate::{CHART, example, helm, objects};
 
 /// Values that turn on what is off by default, one set a line.
 pub const VARIANTS: &[&[&str]] = &[
@@ -11,6 +14,8 @@ pub const VARIANTS: &[&[&str]] = &[
     &["driver.kind=none"],
     &["agent.mode=sidecar"],
     &["agent.mode=hosts"],
+    &["agent.mode=sidecar", "metrics.podMonitor.enabled=true", "networkPolicy.enabled=true"],
+    &["agent.mode=hosts", "metrics.podMonitor.enabled=true", "networkPolicy.enabled=true"],
     &["driver.modernEbpf.bufSizePreset=6", "driver.modernEbpf.cpusForEachBuffer=1", "falco.extraArgs={-A}"],
     &["controller.priorityClassName=system-cluster-critical", "agent.priorityClassName=system-node-critical"],
     &["crds.keep=false"],
@@ -82,7 +87,7 @@ fn selectors_hold_nothing_that_an_upgrade_may_change() {
         [("Deployment/fo1-falco-operator-controller", "controller"), ("DaemonSet/fo1-falco-operator-agent", "agent")]
     {
         let spec = &rendered[key]["spec"];
-        let wanted = serde_json::json!({
+        let wanted = json!({
             "app.kubernetes.io/name": "falco-operator", "app.kubernetes.io/instance": "fo1",
             "app.kubernetes.io/component": component,
         });
@@ -99,10 +104,7 @@ fn selectors_hold_nothing_that_an_upgrade_may_change() {
 fn one_agent_at_a_time_holds_a_node() {
     let rendered = objects(&[]);
     let strategy = &rendered["DaemonSet/fo1-falco-operator-agent"]["spec"]["updateStrategy"];
-    assert_eq!(
-        *strategy,
-        serde_json::json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}})
-    );
+    assert_eq!(*strategy, json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}));
 }
 
 #[test]
@@ -127,7 +129,7 @@ fn as_a_sidecar_the_rights_go_to_the_account_of_the_falco_that_is_there() {
     ]);
     assert!(!rendered.keys().any(|key| key.starts_with("DaemonSet/")));
     let subjects = &rendered["ClusterRoleBinding/fo1-falco-operator-agent"]["subjects"];
-    assert_eq!(*subjects, serde_json::json!([{"kind": "ServiceAccount", "name": "falco-x", "namespace": "security"}]));
+    assert_eq!(*subjects, json!([{"kind": "ServiceAccount", "name": "falco-x", "namespace": "security"}]));
     let policy = &rendered["ValidatingAdmissionPolicy/fo1-falco-operator-agents"]["spec"];
     let condition = policy["matchConditions"][0]["expression"].as_str().unwrap();
     assert!(condition.contains("'system:serviceaccount:security:falco-x'"), "{condition}");
@@ -142,6 +144,97 @@ fn as_a_sidecar_the_rights_go_to_the_account_of_the_falco_that_is_there() {
     }
 }
 
+#[test]
+fn what_is_provisioned_is_what_lies_in_grafana() {
+    let file = |name: &str| std::fs::read_to_string(repository().join("grafana").join(name)).unwrap();
+    let rendered = objects(&[
+        "metrics.prometheusRule.enabled=true",
+        "metrics.dashboards.enabled=true",
+        "metrics.serviceMonitor.enabled=true",
+        "metrics.podMonitor.enabled=true",
+    ]);
+    let alerts: Value = serde_yaml::from_str(&file("alerts.yaml")).unwrap();
+    assert_eq!(rendered["PrometheusRule/fo1-falco-operator"]["spec"], alerts);
+
+    let dashboards: BTreeMap<&str, &Value> = rendered
+        .iter()
+        .filter_map(|(key, map)| Some((key.strip_prefix("ConfigMap/fo1-falco-operator-dashboard-")?, &map["data"])))
+        .collect();
+    assert_eq!(dashboards.keys().collect::<Vec<_>>(), [&"cluster", &"namespace", &"node"]);
+    for (name, data) in dashboards {
+        let name = format!("{name}.json");
+        assert_eq!(*data, json!({(format!("falco-operator-{name}")): file(&name)}));
+    }
+
+    // Without the first, `namespace` would be that of the pod; the second is what the dashboards and alerts tell nodes by.
+    let node = json!([{"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"}]);
+    for (key, endpoints, relabelings) in [
+        ("ServiceMonitor/fo1-falco-operator-controller", "endpoints", &Value::Null),
+        ("PodMonitor/fo1-falco-operator-agent", "podMetricsEndpoints", &node),
+    ] {
+        let endpoints = rendered[key]["spec"][endpoints].as_array().unwrap();
+        assert_eq!(endpoints.len(), 1, "{key}");
+        assert_eq!((&endpoints[0]["honorLabels"], &endpoints[0]["relabelings"]), (&json!(true), relabelings), "{key}");
+    }
+}
+
+/// The agents' monitor.
+fn pod_monitor(set: &[&str]) -> Value {
+    let set = [&["metrics.podMonitor.enabled=true"], set].concat();
+    objects(&set)["PodMonitor/fo1-falco-operator-agent"]["spec"].clone()
+}
+
+#[test]
+fn the_agents_are_scraped_where_they_are() {
+    for mode in ["agent.mode=daemonset", "agent.mode=hosts"] {
+        let spec = pod_monitor(&[mode]);
+        let daemon_set = &objects(&[mode])["DaemonSet/fo1-falco-operator-agent"];
+        assert_eq!(spec["namespaceSelector"]["matchNames"], json!([daemon_set["metadata"]["namespace"]]), "{mode}");
+        assert_eq!(spec["selector"], daemon_set["spec"]["selector"], "{mode}");
+        let ports = &daemon_set["spec"]["template"]["spec"]["containers"][0]["ports"];
+        assert_eq!(spec["podMetricsEndpoints"][0]["port"], ports[0]["name"], "{mode}");
+    }
+
+    // As a sidecar, in the pods of the Falco chart, as the example has them.
+    let sidecar = &example("sidecar/operator-values.yaml")["agent"]["sidecar"];
+    let word = |key: &str| sidecar[key].as_str().unwrap().replace(',', r"\,");
+    let monitor = pod_monitor(&[
+        "agent.mode=sidecar",
+        &format!("agent.sidecar.namespace={}", word("namespace")),
+        &format!("agent.sidecar.selector={}", word("selector")),
+    ]);
+    assert_eq!(monitor["namespaceSelector"]["matchNames"], json!([sidecar["namespace"]]));
+    let labels = json!({"app.kubernetes.io/name": "falco", "app.kubernetes.io/instance": "falco"});
+    assert_eq!(monitor["selector"], json!({"matchLabels": labels}));
+    let falco = example("sidecar/falco-values.yaml");
+    let mut containers = falco["extra"]["initContainers"].as_array().unwrap().iter();
+    let agent = containers.find(|it| it["name"] == "falco-operator-agent").unwrap();
+    assert_eq!(monitor["podMetricsEndpoints"][0]["port"], agent["ports"][0]["name"]);
+}
+
+#[test]
+fn a_selector_in_text_means_the_same_in_the_monitor() {
+    let selector = |text: &str| {
+        let text = format!("agent.sidecar.selector={}", text.replace(',', r"\,"));
+        pod_monitor(&["agent.mode=sidecar", &text])["selector"].clone()
+    };
+    assert_eq!(selector("a=b, c.org/d == true"), json!({"matchLabels": {"a": "b", "c.org/d": "true"}}));
+    assert_eq!(selector("a="), json!({"matchLabels": {"a": ""}}));
+    let among =
+        |key: &str, operator: &str, values: &[&str]| json!({"key": key, "operator": operator, "values": values});
+    assert_eq!(
+        selector("a=b,c!=d,e!=,f in (g, h),k notin (l),m,!n"),
+        json!({
+            "matchLabels": {"a": "b"},
+            "matchExpressions": [
+                among("c", "NotIn", &["d"]), among("e", "NotIn", &[""]), among("f", "In", &["g", "h"]),
+                among("k", "NotIn", &["l"]), {"key": "m", "operator": "Exists"},
+                {"key": "n", "operator": "DoesNotExist"},
+            ],
+        })
+    );
+}
+
 /// The arguments and the rest of the agents' first container.
 fn agent(set: &[&str]) -> (Vec<String>, Value) {
     let rendered = objects(set);
@@ -154,26 +247,8 @@ fn agent(set: &[&str]) -> (Vec<String>, Value) {
 fn on_hosts_the_agent_stands_beside_their_own_falco() {
     let (args, spec) = agent(&["agent.mode=hosts", "falco.config.json_output=true", "driver.kind=kmod"]);
     assert!(!args.contains(&"--".to_owned()), "it has nothing to supervise: {args:?}");
-    assert_eq!((&spec["hostPID"], &spec["hostNetwork"]), (&Value::Bool(true), &Value::Bool(true)));
     assert_eq!(spec["dnsPolicy"], "ClusterFirstWithHostNet");
     assert_eq!(spec["initContainers"].as_array().unwrap().len(), 1, "no driver is loaded");
-    let container = &spec["containers"][0];
-    assert_eq!(container["securityContext"]["capabilities"], serde_json::json!({"drop": ["ALL"]}));
-    assert_eq!(container["securityContext"]["privileged"], false);
-    let mounts: Vec<(&str, bool)> = container["volumeMounts"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|it| (it["mountPath"].as_str().unwrap(), it["readOnly"] == true))
-        .collect();
-    let wanted = [
-        ("/opt/falco-operator", true),
-        ("/var/falco-operator", false),
-        ("/tmp", false),
-        ("/etc/falco", true),
-        ("/usr/share/falco", true),
-    ];
-    assert_eq!(mounts, wanted);
     // What only a Falco of this chart would read is not made.
     let rendered = objects(&["agent.mode=hosts", "falco.config.json_output=true"]);
     assert!(!rendered.contains_key("ConfigMap/fo1-falco-operator-falco"));
@@ -220,10 +295,10 @@ fn what_falco_chart_users_set_reaches_the_pods() {
         r"proxy.noProxy=10.0.0.1\,.svc",
         "driver.kind=kmod",
     ]);
-    assert_eq!(spec["tolerations"], serde_json::json!([{"operator": "Exists"}]));
+    assert_eq!(spec["tolerations"], json!([{"operator": "Exists"}]));
     assert_eq!(spec["priorityClassName"], "system-node-critical");
-    assert_eq!(spec["nodeSelector"], serde_json::json!({"pool": "a"}));
-    assert_eq!(spec["imagePullSecrets"], serde_json::json!([{"name": "registry"}]));
+    assert_eq!(spec["nodeSelector"], json!({"pool": "a"}));
+    assert_eq!(spec["imagePullSecrets"], json!([{"name": "registry"}]));
     let container = &spec["containers"][0];
     assert_eq!(container["resources"]["limits"]["memory"], "2Gi");
     let env = |container: &Value, name: &str| {
@@ -263,7 +338,7 @@ fn two_controllers_share_no_fate_and_stay_through_drains() {
         let policy = &rendered[&format!("NetworkPolicy/fo1-falco-operator-{component}")]["spec"];
         assert_eq!(policy["podSelector"]["matchLabels"]["app.kubernetes.io/component"], component);
         // What goes out is not restricted: the API server's address is the cluster's to know.
-        assert_eq!(policy["policyTypes"], serde_json::json!(["Ingress"]));
+        assert_eq!(policy["policyTypes"], json!(["Ingress"]));
         let from = &policy["ingress"][0]["from"][0]["podSelector"]["matchLabels"];
         assert_eq!(from["app"], "prometheus");
     }

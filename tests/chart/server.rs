@@ -10,6 +10,8 @@ use crate::{objects, template};
 #[test]
 fn the_api_server_takes_everything_that_is_rendered() {
     let cluster = Cluster::start(&Options { nodes: 0, ..Options::default() }).unwrap();
+    // Where the sidecars are.
+    cluster.kubectl(&["create", "namespace", "falco"]).unwrap();
     for set in [
         &[] as &[&str],
         &[
@@ -19,6 +21,13 @@ fn the_api_server_takes_everything_that_is_rendered() {
             "agent.maxUnavailable=10%",
         ],
         &["driver.kind=none", "developerRoles.aggregate=true", r"falco.customRules.site\.yaml=- list: x"],
+        &["agent.mode=sidecar", "webhook.failurePolicy=Fail"],
+        &[
+            "agent.mode=hosts",
+            "webhook.certificate.source=secret",
+            "webhook.certificate.secretName=mine",
+            "webhook.certificate.caBundle=PEM",
+        ],
     ] {
         let file = cluster.dir().join("rendered.yaml");
         std::fs::write(&file, template(set)).unwrap();

@@ -1,14 +1,25 @@
 //! Agents beside a Falco that is not this chart's: in the pods of the Falco chart's Falco, and on hosts whose service it is.
 
-use anyhow::{Context, Result, ensure};
-use falco_operator::api::Proof;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use falco_operator::api::{ItemPhase, Proof, Reason};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use test_cluster::{Options, Release, tools::repository, wait};
+use test_cluster::{Options, Prometheus, tools::repository, wait};
 
 use crate::support::{BASH, LIMIT, SYSTEM, World, product, spec};
 
 /// Of the pods that are processes here.
 const RUNS: (&str, &str) = ("example.org/runs", "process");
+
+/// This chart's values beside the Falco chart's Falco.
+const SIDECAR_VALUES: &str = "sidecar/operator-values.yaml";
+
+/// And beside the hosts' own.
+const HOSTS_VALUES: &str = "hosts/operator-values.yaml";
 
 /// A cluster of one node, whose Falco serves its page where everybody expects it.
 fn world() -> Result<World> {
@@ -21,15 +32,15 @@ fn example(path: &str) -> Result<Value> {
     Ok(serde_yaml::from_str(&text)?)
 }
 
-fn install(world: &World, values: &str) -> Result<()> {
-    let file = repository().join("examples").join(values).display().to_string();
-    let label = format!("controller.podLabels.{}={}", RUNS.0.replace('.', r"\."), RUNS.1);
-    let agents = format!("agent.podLabels.{}={}", RUNS.0.replace('.', r"\."), RUNS.1);
+/// Installs this chart with the values of an example, or upgrades to these further ones.
+fn install(world: &World, values: &str, more: &[&str]) -> Result<()> {
+    let file = format!("examples/{values}");
+    let runs = format!("commonLabels.{}={}", RUNS.0.replace('.', r"\."), RUNS.1);
     let chart = ["upgrade", "--install", "fo1", "charts/falco-operator", "--namespace", SYSTEM, "--values", &file];
     // A broken rule is to get to the controller, whose status is what is looked at.
-    let off = ["--set", "cleanup.enabled=false", "--set", "webhook.enabled=false"];
-    let set = [&["--set", label.as_str(), "--set", agents.as_str()][..], &off].concat();
-    world.cluster.helm(&[&chart[..], &set].concat()).map(drop)
+    let set = [&[runs.as_str(), "webhook.enabled=false"], more].concat();
+    let set = set.into_iter().flat_map(|value| ["--set", value]);
+    world.cluster.helm(&chart.into_iter().chain(set).collect::<Vec<_>>()).map(drop)
 }
 
 /// A free port of this machine's loopback interface, which all pods here share.
@@ -51,6 +62,58 @@ fn falco_yaml(values: &Value, port: u16) -> Value {
     config
 }
 
+/// A Falco that is there, and the agent beside it.
+struct Beside {
+    /// Label of Falco's pods.
+    falco: &'static str,
+    /// Label of the agents' pods.
+    agents: &'static str,
+    /// The agent's container.
+    agent: &'static str,
+}
+
+/// What the examples make of the Falco chart.
+const SIDECAR: Beside = Beside {
+    falco: "app.kubernetes.io/name=falco",
+    agents: "app.kubernetes.io/name=falco",
+    agent: "falco-operator-agent",
+};
+
+const HOSTS: Beside =
+    Beside { falco: "example.org/service=falco", agents: "app.kubernetes.io/component=agent", agent: "agent" };
+
+impl Beside {
+    /// The one process of a program in the one pod with this label, and that pod.
+    fn process(world: &World, label: &str, program: &str) -> Result<(Pod, i32)> {
+        wait::until(&format!("{program} runs"), LIMIT, || {
+            let pods = world.cluster.pods(label)?;
+            let [pod] = &pods[..] else { bail!("{} pods have the label {label}", pods.len()) };
+            let found = world.running(pod, program)?;
+            let [pid] = found[..] else { bail!("{} processes run {program}", found.len()) };
+            Ok((pod.clone(), pid))
+        })
+    }
+
+    fn falco(&self, world: &World) -> Result<i32> {
+        Ok(Self::process(world, self.falco, "/usr/bin/falco")?.1)
+    }
+
+    fn agent(&self, world: &World) -> Result<(Pod, i32)> {
+        Self::process(world, self.agents, "/opt/falco-operator/falco-operator")
+    }
+
+    /// Ends the agent, and waits until there is another one in its place.
+    fn end_agent(&self, world: &World, signal: Signal) -> Result<()> {
+        let (pod, before) = self.agent(world)?;
+        let namespace = pod.namespace().unwrap_or_default();
+        world.cluster.signal(&namespace, &pod.name_any(), Some(self.agent), signal)?;
+        wait::until("there is another agent", LIMIT, || {
+            ensure!(self.agent(world)?.1 != before, "the agent goes on");
+            Ok(())
+        })
+    }
+}
+
 #[test]
 fn beside_the_falco_of_the_falco_chart() {
     if let Err(err) = sidecar() {
@@ -60,8 +123,53 @@ fn beside_the_falco_of_the_falco_chart() {
 
 fn sidecar() -> Result<()> {
     let world = world()?;
-    let values = example("sidecar/falco-values.yaml")?;
-    let config = serde_yaml::to_string(&falco_yaml(&values, free_port()?))?;
+    falco_chart(&world, &example("sidecar/falco-values.yaml")?)?;
+    lives(&world, &SIDECAR)?;
+    scraped(&world, SIDECAR_VALUES)?;
+    uninstalled(&world, &SIDECAR)
+}
+
+#[test]
+fn beside_a_falco_that_proves_nothing() {
+    if let Err(err) = unproved() {
+        panic!("{err:#}");
+    }
+}
+
+fn unproved() -> Result<()> {
+    let world = world()?;
+    let mut values = example("sidecar/falco-values.yaml")?;
+    values["metrics"]["enabled"] = json!(false);
+    falco_chart(&world, &values)?;
+    world.create_namespace("beside")?;
+    world.rule("beside", "one", BASH)?;
+    // The file is there; whether Falco loads it nobody can say.
+    world.until("it is on the node", "beside", || world.everywhere("beside"))?;
+    world.until("it is said to be unproved", "beside", || {
+        let status = world.read("beside", "one")?.status.context("no status")?;
+        let ready = status.conditions.iter().find(|it| it.type_ == "Ready").context("no condition")?;
+        ensure!(
+            (ready.status.as_str(), ready.reason.as_str()) == ("Unknown", Reason::Unproved.name())
+                && status.loaded.as_deref() == Some("0/1"),
+            "{status:?}"
+        );
+        ensure!(ready.message.contains("--accept-assumed"), "{}", ready.message);
+        Ok(())
+    })?;
+    // It stays so, however long it lasts, until somebody takes the agents' word.
+    world.rest(Duration::from_secs(5))?;
+    ensure!(world.read("beside", "one")?.status.and_then(|it| it.phase) != Some(ItemPhase::Active));
+    install(&world, SIDECAR_VALUES, &["rollout.acceptAssumed=true"])?;
+    world.active("beside", "one", 1)?;
+    let report = world.report(&world.nodes()?[0])?.context("no report")?.status.context("no status")?;
+    ensure!(report.proof == Proof::Assumed, "{:?}", report.proof);
+    world.clear(&["beside"])?;
+    uninstalled(&world, &SIDECAR)
+}
+
+/// Falco as the Falco chart runs it with these values, the agent beside it as in the example, and this chart.
+fn falco_chart(world: &World, values: &Value) -> Result<()> {
+    let config = serde_yaml::to_string(&falco_yaml(values, free_port()?))?;
     // What the Falco chart makes of these values, in its own names: the template's parts that matter here.
     let strings = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let mut mounts = vec![json!({"name": "falco-yaml", "mountPath": "/etc/falco/falco.yaml", "subPath": "falco.yaml"})];
@@ -102,22 +210,14 @@ fn sidecar() -> Result<()> {
     }
     let patch = "examples/sidecar/share-process-namespace.patch.yaml";
     world.cluster.kubectl(&["patch", "daemonset", "falco", "--namespace", "falco", "--patch-file", patch])?;
-    install(&world, "sidecar/operator-values.yaml")?;
-    let falco = Release { name: "falco".into(), namespace: "falco".into() };
-    let ready = || {
-        let pods = world.cluster.pods("app.kubernetes.io/name=falco")?;
-        let logs: Vec<_> = pods
-            .iter()
-            .map(|pod| {
-                use kube::ResourceExt;
-                world.cluster.logs("falco", &pod.name_any()).unwrap_or_default()
-            })
-            .collect();
+    install(world, SIDECAR_VALUES, &[])?;
+    wait::until("the pods of falco are ready", LIMIT, || {
+        let pods = world.cluster.pods(SIDECAR.falco)?;
+        let logs = pods.iter().map(|pod| world.cluster.logs("falco", &pod.name_any()).unwrap_or_default());
+        let logs: Vec<_> = logs.collect();
         ensure!(pods.len() == 1 && pods.iter().all(crate::support::ready), "{} pods: {logs:?}", pods.len());
         Ok(())
-    };
-    wait::until(&format!("the pods of {} are ready", falco.name), LIMIT, ready)?;
-    lives(&world)
+    })
 }
 
 #[test]
@@ -141,9 +241,10 @@ fn hosts() -> Result<()> {
     }
     std::fs::write(etc.join("falco.yaml"), serde_yaml::to_string(&config)?)?;
     // The service, as a process of the host: it ends at once until the agent has written its configuration.
+    let labels = json!({(RUNS.0): RUNS.1, "example.org/service": "falco"});
     let service = json!({
         "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": "falco-service", "namespace": "default", "labels": {(RUNS.0): RUNS.1}},
+        "metadata": {"name": "falco-service", "namespace": "default", "labels": labels},
         "spec": {
             "nodeName": node, "hostPID": true, "hostNetwork": true, "automountServiceAccountToken": false,
             "tolerations": [{"operator": "Exists"}],
@@ -161,19 +262,22 @@ fn hosts() -> Result<()> {
         },
     });
     world.cluster.apply(&service.to_string())?;
-    install(&world, "hosts/operator-values.yaml")?;
+    install(&world, HOSTS_VALUES, &[])?;
     world.release.wait(&world.cluster, LIMIT)?;
-    lives(&world)?;
+    lives(&world, &HOSTS)?;
     world.cluster.kubectl(&["apply", "-f", "examples/hosts/host.falcorule.yaml"])?;
-    world.active("default", "ssh-key", 1).map(drop)
+    world.active("default", "ssh-key", 1)?;
+    scraped(&world, HOSTS_VALUES)?;
+    uninstalled(&world, &HOSTS)
 }
 
-/// Rules come into force, are proved, and go again; the agent owns no Falco.
-fn lives(world: &World) -> Result<()> {
+/// Rules come into force, are proved, and go again; the agent, which comes and goes too, owns no Falco.
+fn lives(world: &World, beside: &Beside) -> Result<()> {
     let node = &world.nodes()?[0];
     world.create_namespace("beside")?;
     world.rule("beside", "one", BASH)?;
     world.active("beside", "one", 1)?;
+    let falco = beside.falco(world)?;
     let report = world.report(node)?.context("no report")?.status.context("no status")?;
     ensure!(report.proof == Proof::Metrics, "{:?}", report.proof);
     world.rule("beside", "one", "container.id != host and proc.name = zsh")?;
@@ -186,5 +290,42 @@ fn lives(world: &World) -> Result<()> {
         Ok(())
     })?;
     ensure!(world.everywhere("beside")?.contains("zsh"), "what was in force did not stay");
+    for (signal, shell) in [(Signal::SIGTERM, "fish"), (Signal::SIGKILL, "dash")] {
+        beside.end_agent(world, signal)?;
+        ensure!(beside.falco(world)? == falco, "Falco did not survive {signal} to its agent");
+        world.rule("beside", "one", &format!("container.id != host and proc.name = {shell}"))?;
+        world.active("beside", "one", 1)?;
+        ensure!(world.everywhere("beside")?.contains(shell));
+    }
+    ensure!(beside.falco(world)? == falco, "it is another Falco");
     world.clear(&["beside"])
+}
+
+/// A Prometheus that goes by the chart's monitors knows of the node's Falco.
+fn scraped(world: &World, values: &str) -> Result<()> {
+    let prometheus = Prometheus::start_with(&world.cluster, &["--values", &format!("examples/{values}")], &[])?;
+    let node = &world.nodes()?[0];
+    wait::until("Prometheus knows that Falco is up", LIMIT, || {
+        let up = prometheus.ask("query", &[("query", "max by (node) (falco_operator_agent_falco_up) == 1")])?;
+        let controllers = prometheus.ask("query", &[("query", "count(falco_operator_controller_leader)")])?;
+        ensure!(
+            up["result"][0]["metric"] == json!({"node": node}) && controllers["result"][0]["value"][1] == "2",
+            "{up}, {controllers}, {}",
+            prometheus.ask("targets", &[("state", "active")])?
+        );
+        Ok(())
+    })
+}
+
+/// Uninstalled with a rule in force, nothing of it is left, nothing is stuck, and Falco goes on.
+fn uninstalled(world: &World, beside: &Beside) -> Result<()> {
+    world.create_namespace("last")?;
+    world.rule("last", "one", BASH)?;
+    world.active("last", "one", 1)?;
+    let falco = beside.falco(world)?;
+    world.release.uninstall(&world.cluster)?;
+    world.nowhere("last")?;
+    world.clear(&["last"])?;
+    ensure!(beside.falco(world)? == falco, "it is another Falco");
+    Ok(())
 }

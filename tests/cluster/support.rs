@@ -395,11 +395,15 @@ impl World {
 
     /// The Falco processes of a node's agent.
     pub fn falcos(&self, node: &str) -> Result<Vec<i32>> {
-        let pod = self.agent_on(node)?;
+        self.running(&self.agent_on(node)?, "/usr/bin/falco")
+    }
+
+    /// The processes of a pod that run this program.
+    pub fn running(&self, pod: &Pod, program: &str) -> Result<Vec<i32>> {
         let mut all = self.cluster.processes(&pod.namespace().unwrap_or_default(), &pod.name_any())?;
         all.retain(|pid| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.starts_with(b"/usr/bin/falco\0")
+            line.strip_prefix(program.as_bytes()).is_some_and(|rest| rest.starts_with(b"\0"))
         });
         Ok(all)
     }

@@ -78,6 +78,31 @@ app.kubernetes.io/name={{ .Chart.Name }},app.kubernetes.io/instance={{ .Release.
 {{- end -}}
 {{- end -}}
 
+{{/* The same selector as Kubernetes' objects have it. */}}
+{{- define "falco-operator.agentLabelSelector" -}}
+{{- $labels := dict -}}
+{{- $expressions := list -}}
+{{- range $term := regexFindAll "[^,(]+(\\([^)]*\\))?" (include "falco-operator.agentSelector" .) -1 -}}
+{{- $words := regexFindAll "[^\\s,()!=]+" $term -1 -}}
+{{- $key := first $words -}}
+{{- if contains "(" $term -}}
+{{- $operator := ternary "NotIn" "In" (eq (index $words 1) "notin") -}}
+{{- $expressions = append $expressions (dict "key" $key "operator" $operator "values" (slice $words 2)) -}}
+{{- else if contains "!=" $term -}}
+{{- $expressions = append $expressions (dict "key" $key "operator" "NotIn" "values" (rest $words | default (list ""))) -}}
+{{- else if contains "=" $term -}}
+{{- $_ := set $labels $key (rest $words | join "") -}}
+{{- else -}}
+{{- $operator := ternary "DoesNotExist" "Exists" (contains "!" $term) -}}
+{{- $expressions = append $expressions (dict "key" $key "operator" $operator) -}}
+{{- end -}}
+{{- end -}}
+{{- $selector := dict -}}
+{{- with $labels }}{{ $_ := set $selector "matchLabels" . }}{{ end -}}
+{{- with $expressions }}{{ $_ := set $selector "matchExpressions" . }}{{ end -}}
+{{- toYaml $selector -}}
+{{- end -}}
+
 {{/* Environment of every container of ours: who the pod is, what is logged, the proxies. */}}
 {{- define "falco-operator.env" -}}
 - name: POD_NAME

@@ -1,4 +1,4 @@
-//! A Prometheus beside a cluster. It finds the pods through the API server, as the chart's monitors have one do it.
+//! A Prometheus beside a cluster. It finds the pods through the API server, by the chart's monitors.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -27,12 +27,18 @@ pub struct Prometheus {
 impl Prometheus {
     /// Starts one that scrapes the operator's pods of this cluster each second, with these rules files.
     pub fn start(cluster: &Cluster, rule_files: &[PathBuf]) -> Result<Self> {
+        Self::start_with(cluster, &[], rule_files)
+    }
+
+    /// The same where the chart is installed with these further words on helm's command line.
+    pub fn start_with(cluster: &Cluster, more: &[&str], rule_files: &[PathBuf]) -> Result<Self> {
         let tools = Tools::ensure(Tool::PROMETHEUS)?;
         let dir = cluster.dir().join("prometheus");
         fs::create_dir_all(&dir)?;
         let config = dir.join("prometheus.yaml");
+        let configuration = configuration(&monitors(cluster, more)?, cluster.kubeconfig(), rule_files)?;
         // JSON is YAML.
-        fs::write(&config, serde_json::to_string_pretty(&configuration(cluster.kubeconfig(), rule_files))?)?;
+        fs::write(&config, serde_json::to_string_pretty(&configuration)?)?;
         let address = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), free_port(Ipv4Addr::LOCALHOST)?);
         let command = [
             tools.path(Tool::Prometheus)?.display().to_string(),
@@ -123,26 +129,60 @@ pub fn promtool(args: &[&str], input: &str) -> Result<String> {
     Ok(said)
 }
 
-/// What the chart's PodMonitor and ServiceMonitor come to.
-fn configuration(kubeconfig: &Path, rule_files: &[PathBuf]) -> Value {
-    let label = |from: &str, to: &str| json!({ "source_labels": [from], "target_label": to });
-    let keep = |from: &str, value: &str| json!({ "source_labels": [from], "regex": value, "action": "keep" });
-    json!({
+/// The chart's monitors, rendered for the release that tests install.
+fn monitors(cluster: &Cluster, more: &[&str]) -> Result<Vec<Value>> {
+    let on = "metrics.serviceMonitor.enabled=true,metrics.podMonitor.enabled=true";
+    let only = "templates/monitoring/monitors.yaml";
+    let args = ["template", "fo1", "charts/falco-operator", "--namespace", "kube-system"];
+    let text = cluster.helm(&[&args[..], &["--set", on, "--show-only", only], more].concat())?;
+    let documents = serde_yaml::Deserializer::from_str(&text).map(serde::Deserialize::deserialize);
+    Ok(documents.collect::<Result<_, _>>()?)
+}
+
+/// What the Prometheus operator makes of monitors.
+fn configuration(monitors: &[Value], kubeconfig: &Path, rule_files: &[PathBuf]) -> Result<Value> {
+    let jobs = monitors.iter().map(|monitor| job(monitor, kubeconfig)).collect::<Result<Vec<_>>>()?;
+    Ok(json!({
         "global": { "scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s" },
         "rule_files": rule_files,
-        "scrape_configs": [{
-            "job_name": "falco-operator",
-            "honor_labels": true,
-            "kubernetes_sd_configs": [{ "role": "pod", "kubeconfig_file": kubeconfig }],
-            "relabel_configs": [
-                keep("__meta_kubernetes_pod_label_app_kubernetes_io_name", "falco-operator"),
-                keep("__meta_kubernetes_pod_container_port_name", "http"),
-                keep("__meta_kubernetes_pod_phase", "Running"),
-                label("__meta_kubernetes_namespace", "namespace"),
-                label("__meta_kubernetes_pod_name", "pod"),
-                label("__meta_kubernetes_pod_label_app_kubernetes_io_component", "component"),
-                label("__meta_kubernetes_pod_node_name", "node"),
-            ],
-        }],
-    })
+        "scrape_configs": jobs,
+    }))
+}
+
+/// A Service is taken for its pods, which have its labels and its port's name: the pods' addresses here are of the loopback
+/// interface, which no EndpointSlice may hold.
+fn job(monitor: &Value, kubeconfig: &Path) -> Result<Value> {
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (spec, name) = (&monitor["spec"], word(&monitor["kind"]) + "/" + &word(&monitor["metadata"]["name"]));
+    let endpoints = if name.starts_with("PodMonitor/") { &spec["podMetricsEndpoints"] } else { &spec["endpoints"] };
+    let [endpoint] = endpoints.as_array().map(Vec::as_slice).unwrap_or_default() else {
+        bail!("{name} has other than one endpoint")
+    };
+    let label = |from: &str, to: &str| json!({ "source_labels": [from], "target_label": to });
+    let keep = |from: &str, value: &Value| json!({ "source_labels": [from], "regex": value, "action": "keep" });
+    let mut relabelings = vec![keep("__meta_kubernetes_pod_phase", &json!("Running"))];
+    ensure!(spec["selector"]["matchExpressions"].is_null(), "{name} selects by more than labels");
+    for (key, value) in spec["selector"]["matchLabels"].as_object().into_iter().flatten() {
+        let key = key.replace(|character: char| !character.is_ascii_alphanumeric(), "_");
+        relabelings.push(keep(&format!("__meta_kubernetes_pod_label_{key}"), value));
+    }
+    relabelings.push(keep("__meta_kubernetes_pod_container_port_name", &endpoint["port"]));
+    relabelings.push(label("__meta_kubernetes_namespace", "namespace"));
+    relabelings.push(label("__meta_kubernetes_pod_name", "pod"));
+    // For people who look on.
+    relabelings.push(label("__meta_kubernetes_pod_label_app_kubernetes_io_component", "component"));
+    for own in endpoint["relabelings"].as_array().into_iter().flatten() {
+        relabelings.push(json!({ "source_labels": own["sourceLabels"], "target_label": own["targetLabel"] }));
+    }
+    let namespaces = match &spec["namespaceSelector"]["matchNames"] {
+        Value::Null => json!([monitor["metadata"]["namespace"]]),
+        names => names.clone(),
+    };
+    let find = json!({ "role": "pod", "kubeconfig_file": kubeconfig, "namespaces": { "names": namespaces } });
+    Ok(json!({
+        "job_name": name,
+        "honor_labels": endpoint["honorLabels"],
+        "kubernetes_sd_configs": [find],
+        "relabel_configs": relabelings,
+    }))
 }
