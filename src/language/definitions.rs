@@ -253,6 +253,7 @@ impl Definitions {
         let mut findings: Vec<Vec<Diagnostic>> = vec![vec![]; macros.len()];
         let mut by_name: HashMap<&str, usize> = HashMap::with_capacity(macros.len());
         let mut trees: Vec<Option<Expr>> = Vec::with_capacity(macros.len());
+        let mut readable: Vec<Option<Expr>> = vec![None; macros.len()];
         for (index, text) in macros.iter().enumerate() {
             trees.push(None);
             if by_name.contains_key(text.name) {
@@ -269,7 +270,7 @@ impl Definitions {
                 );
             }
             let parsed = parse(text.condition);
-            trees[index] = parsed.tree;
+            (trees[index], readable[index]) = (parsed.tree, parsed.readable);
             findings[index].extend(parsed.diagnostics);
         }
         let needs: Vec<Vec<usize>> = trees
@@ -299,24 +300,32 @@ impl Definitions {
         for index in order {
             let name = macros[index].name;
             if by_name.get(name) == Some(&index) {
-                let read = self.read_macro(trees[index].take(), catalog, &mut findings[index]);
+                let readable = readable[index].as_ref();
+                let read = self.read_macro(trees[index].take(), readable, catalog, &mut findings[index]);
                 self.macros.insert(name.into(), read);
             }
         }
         findings
     }
 
-    fn read_macro(&self, tree: Option<Expr>, catalog: &Catalog, findings: &mut Vec<Diagnostic>) -> Macro {
+    fn read_macro(
+        &self,
+        tree: Option<Expr>,
+        readable: Option<&Expr>,
+        catalog: &Catalog,
+        findings: &mut Vec<Diagnostic>,
+    ) -> Macro {
         let mut errors = HashMap::new();
         let mut size = Size::default();
-        let over = tree.as_ref().and_then(|tree| {
+        let read = tree.as_ref().or(readable);
+        let over = read.and_then(|tree| {
             size = self.size(tree, catalog);
             over_limits(size, tree)
         });
         // What is too large is not looked at: that would take as long as it is large.
         if let Some(over) = over {
             findings.push(over);
-        } else if let Some(tree) = &tree {
+        } else if let Some(tree) = read {
             // Falco checks a macro only where a rule uses it. It is in error itself if no rule could.
             let mut best: Option<Vec<Diagnostic>> = None;
             for source in catalog.sources() {

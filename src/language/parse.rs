@@ -19,6 +19,9 @@ use super::tree::{
 pub struct Parsed {
     /// The tree, where the text is in the language and not nested beyond all measure.
     pub tree: Option<Expr>,
+    /// Where there is no tree: that of the checks that could be read, for what else is to be said of them. It is nobody's
+    /// condition.
+    pub readable: Option<Expr>,
     /// What is wrong with it. A tree and a diagnostic together: it is read by Falco, but not taken by us.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -26,16 +29,26 @@ pub struct Parsed {
 /// Reads a condition.
 #[must_use]
 pub fn parse(text: &str) -> Parsed {
-    let mut parser = Parser { scan: Scanner::new(text), deepest: 0 };
+    let mut parser = Parser { scan: Scanner::new(text), deepest: 0, unread: vec![] };
     if text.len() > limits::CONDITION_BYTES {
         let (size, limit) = (text.len(), limits::CONDITION_BYTES);
         let message = format!("the condition is {size} bytes long; the limit is {limit}");
         let end = Span::new(limit, text.len());
-        return Parsed { tree: None, diagnostics: vec![Diagnostic::unsafe_(Code::TooLong, end, message)] };
+        let diagnostics = vec![Diagnostic::unsafe_(Code::TooLong, end, message)];
+        return Parsed { tree: None, readable: None, diagnostics };
     }
-    let (tree, mut diagnostics) = match parser.condition() {
-        Ok(tree) => (Some(tree), vec![]),
-        Err(diagnostic) => (None, vec![*diagnostic]),
+    let read = parser.condition();
+    let mut diagnostics = std::mem::take(&mut parser.unread);
+    let (tree, readable) = match read {
+        Ok(tree) if diagnostics.is_empty() => (Some(tree), None),
+        Ok(tree) => (None, Some(tree)),
+        Err(diagnostic) => {
+            // Behind what could not be read the rest may only seem to be wrong.
+            if diagnostics.is_empty() {
+                diagnostics.push(*diagnostic);
+            }
+            (None, None)
+        }
     };
     if parser.deepest > limits::NESTING {
         let message =
@@ -51,7 +64,7 @@ pub fn parse(text: &str) -> Parsed {
         let span = Span::new(at, at + 1);
         diagnostics.push(Diagnostic::unsafe_(Code::ControlCharacter, span, "the condition holds a NUL character"));
     }
-    Parsed { tree, diagnostics }
+    Parsed { tree, readable, diagnostics }
 }
 
 pub(crate) type Outcome<T> = Result<T, Box<Diagnostic>>;
@@ -125,7 +138,12 @@ enum State {
 pub(crate) struct Parser<'a> {
     pub(super) scan: Scanner<'a>,
     deepest: usize,
+    /// What is wrong with the checks that were passed over.
+    unread: Vec<Diagnostic>,
 }
+
+/// Checks that can't be read of which one is told at once.
+const UNREAD: usize = 20;
 
 /// The operators by the byte that they begin with, each in the order of [`Op::ALL`].
 static OPERATORS: LazyLock<[Vec<Op>; 128]> = LazyLock::new(|| {
@@ -151,7 +169,16 @@ impl<'a> Parser<'a> {
                     } else if self.scan.take_sign(b'(') {
                         levels.push(std::mem::replace(&mut level, Level::new(Opened::Check)));
                     } else {
-                        let leaf = self.leaf()?;
+                        let start = self.scan.at();
+                        let leaf = match self.leaf() {
+                            Ok(leaf) => leaf,
+                            Err(diagnostic) if self.unread.len() < UNREAD => {
+                                self.unread.push(*diagnostic);
+                                self.scan.pass_check(start);
+                                Expr::And(vec![])
+                            }
+                            Err(diagnostic) => return Err(diagnostic),
+                        };
                         level.push_and((leaf, 0));
                         state = State::AfterAnd;
                     }
@@ -546,7 +573,7 @@ impl<'a> Parser<'a> {
 
     /// Reads a field or transformer that begins at a place of the text, as outputs hold them.
     pub(crate) fn operand_at(text: &'a str, at: usize) -> Outcome<Option<(Operand, usize)>> {
-        let mut parser = Parser { scan: Scanner::starting_at(text, at), deepest: 0 };
+        let mut parser = Parser { scan: Scanner::starting_at(text, at), deepest: 0, unread: vec![] };
         Ok(parser.operand(0)?.map(|operand| (operand, parser.scan.at())))
     }
 
@@ -558,7 +585,7 @@ impl<'a> Parser<'a> {
 
     /// Reads a value, or a list in parentheses, that is the whole of a text, as exceptions hold them.
     pub(crate) fn whole_values(text: &'a str) -> Option<Rhs> {
-        let mut parser = Parser { scan: Scanner::new(text), deepest: 0 };
+        let mut parser = Parser { scan: Scanner::new(text), deepest: 0, unread: vec![] };
         let rhs = match parser.list().ok()? {
             Some(list) => Rhs::List(list),
             None => Rhs::Value(parser.value().ok()??),
@@ -568,7 +595,7 @@ impl<'a> Parser<'a> {
 
     /// Reads `val(field)` or a transformer that is the whole of a text, as exceptions hold them.
     pub(crate) fn whole_right_field(text: &'a str) -> Option<Operand> {
-        let mut parser = Parser { scan: Scanner::new(text), deepest: 0 };
+        let mut parser = Parser { scan: Scanner::new(text), deepest: 0, unread: vec![] };
         let operand = parser.right_field().ok()??;
         parser.scan.is_at_end().then_some(operand)
     }

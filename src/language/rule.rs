@@ -146,6 +146,13 @@ pub fn check_condition(rule: &RuleText<'_>, definitions: &Definitions, catalog: 
     }
     let excepted = exceptions::compile(rule.exceptions, catalog, &mut checked.diagnostics);
     let Some(tree) = parsed.tree else {
+        let readable = parsed.readable.filter(|_| is_known);
+        if let Some(tree) = readable.filter(|tree| over_limits(definitions.size(tree, catalog), tree).is_none()) {
+            let mut report = vec![];
+            check::condition(&tree, source, definitions, catalog, &mut report);
+            lenient(rule, &mut report);
+            checked.diagnostics.append(&mut report);
+        }
         finish(&mut checked);
         return checked;
     };

@@ -126,6 +126,37 @@ impl<'a> Scanner<'a> {
         stands
     }
 
+    /// Goes from the start of a check that can't be read to the `and`, the `or` or the parenthesis that ends it, or to the
+    /// end of the text.
+    pub(crate) fn pass_check(&mut self, start: usize) {
+        let bytes = self.text.as_bytes();
+        let (mut depth, mut apart) = (0_usize, false);
+        self.at = start;
+        while let Some(byte) = self.peek() {
+            let ends_word =
+                |length: usize| bytes.get(self.at + length).is_some_and(|next| is_blank(*next) || *next == b'(');
+            let rest = bytes.get(self.at..).unwrap_or_default();
+            match byte {
+                b'"' | b'\'' => match self.quoted() {
+                    Some(Ok(_)) => {
+                        apart = true;
+                        continue;
+                    }
+                    _ => self.at = self.text.len(),
+                },
+                b')' if depth == 0 => return,
+                _ if depth == 0 && apart && rest.starts_with(b"and") && ends_word(3) => return,
+                _ if depth == 0 && apart && rest.starts_with(b"or") && ends_word(2) => return,
+                b'(' => depth += 1,
+                b')' => depth -= 1,
+                _ => {}
+            }
+            apart = is_blank(byte) || byte == b')';
+            self.at += 1;
+        }
+        self.at = self.at.min(self.text.len());
+    }
+
     /// `[A-Za-z][A-Za-z0-9_]*`
     pub(crate) fn identifier(&mut self) -> Option<&'a str> {
         let start = self.at;

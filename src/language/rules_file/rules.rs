@@ -65,10 +65,15 @@ pub(super) fn check(
     if whole.ends.is_empty() || is_alone_readable {
         report.extend(parsed.diagnostics.into_iter().map(|finding| whole.place(finding, &pasted)));
     }
-    let tree = parsed.tree?;
     if !fields_exist {
         return None;
     }
+    let Some(tree) = parsed.tree else {
+        let mut found = vec![];
+        parsed.readable.iter().for_each(|tree| check::alone(tree, source, catalog, &mut found));
+        report.extend(found.into_iter().map(|finding| whole.place(finding, &pasted)));
+        return None;
+    };
     let mut found = vec![];
     check::alone(&tree, source, catalog, &mut found);
     let sound = macros.of_rule(&tree, source, lists, macro_findings, &mut found);
