@@ -94,6 +94,19 @@ struct Converter<'a> {
 
 impl Converter<'_> {
     fn items(&mut self, items: &Items) {
+        for (file, span) in &items.asks {
+            self.mistakes.push(Mistake {
+                file: *file,
+                item: ("file", String::new()),
+                span: span.clone(),
+                code: "changed",
+                warning: true,
+                class: Class::Style,
+                message: "manifests ask for no versions: each rule is checked against what the nodes' Falcos offer"
+                    .into(),
+                help: String::new(),
+            });
+        }
         for list in &items.lists {
             if !list.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte)) {
                 self.refuse(
@@ -146,6 +159,14 @@ impl Converter<'_> {
         }
         if rule.name.len() > 253 || rule.name.chars().any(|c| c.is_control() || matches!(c, '"' | '\\' | '*')) {
             let why = "a rule's name has at most 253 bytes, no control characters and none of `\"`, `\\` and `*`";
+            return self.refuse(rule.file, &rule.node, "rule", &rule.name, why);
+        }
+        let is_tag = |tag: &String| {
+            (1..=63).contains(&tag.len())
+                && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+        };
+        if !rule.tags.iter().all(is_tag) {
+            let why = "a tag has 1 to 63 letters, digits, `_`, `.` and `-`";
             return self.refuse(rule.file, &rule.node, "rule", &rule.name, why);
         }
         if rule.output.text.trim().contains('\n') {
@@ -376,8 +397,9 @@ mod tests {
     #[test]
     fn manifests_say_what_the_rules_file_said() {
         let (text, mistakes) = converted(RULES);
-        assert_eq!(mistakes.len(), 1, "{mistakes:?}");
-        assert!(mistakes[0].message.contains("none of `\"`"), "{mistakes:?}");
+        assert_eq!(mistakes.len(), 2, "{mistakes:?}");
+        assert!(mistakes.iter().any(|it| !it.warning && it.message.contains("none of `\"`")), "{mistakes:?}");
+        assert!(mistakes.iter().any(|it| it.warning && it.message.contains("ask for no versions")), "{mistakes:?}");
         let documents = manifest::documents(0, &text, "default").unwrap();
         assert_eq!(documents.len(), 4, "{text}");
         let object = |index: usize| match &documents[index] {
@@ -409,6 +431,19 @@ mod tests {
             let Document::Manifest(manifest) = document else { panic!("{text}") };
             assert_eq!(schemas.check(&manifest.item.kind, &manifest.node), vec![], "{text}");
         }
+    }
+
+    #[test]
+    fn what_a_manifest_can_not_hold_is_refused_in_words() {
+        for tag in ["a b", "", "é"] {
+            let (text, mistakes) = converted(&format!(
+                "- rule: r\n  desc: d\n  condition: evt.type = open\n  output: o\n  priority: INFO\n  tags: [{tag:?}]\n"
+            ));
+            assert_eq!(text, "", "{tag:?}");
+            assert!(mistakes.iter().any(|it| !it.warning && it.message.contains("a tag has")), "{mistakes:?}");
+        }
+        let (_, mistakes) = converted("- required_plugin_versions:\n  - {name: json, version: 0.7.0}\n");
+        assert!(mistakes.iter().any(|it| it.warning && it.message.contains("ask for no versions")), "{mistakes:?}");
     }
 
     #[test]

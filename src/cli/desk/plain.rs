@@ -20,6 +20,8 @@ pub struct Items {
     pub lists: Vec<List>,
     /// What the files ask of the engine.
     pub requirements: Vec<Requirement>,
+    /// Where the files ask for versions of the engine or of plugins.
+    pub asks: Vec<(usize, Range<usize>)>,
     /// What is not as Falco wants it, or can't be had.
     pub mistakes: Vec<Mistake>,
     /// How many definitions and changes of items were read.
@@ -200,6 +202,9 @@ impl Items {
             let kind = ["required_engine_version", "required_plugin_versions", "list", "macro", "rule"]
                 .into_iter()
                 .find(|kind| node.get(kind).is_some());
+            if let Some(asks) = kind.filter(|kind| kind.starts_with("required_")).and_then(|kind| node.entry(kind)) {
+                self.asks.push((file, asks.0.span.clone()));
+            }
             match kind {
                 Some("list") => self.list(&mut reader),
                 Some("macro") => self.macro_(&mut reader),
