@@ -80,7 +80,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The seed's rule with another condition.
+/// The example's rule with another condition.
 fn manifest(namespace: &str, condition: &str) -> Value {
     serde_json::json!({
         "apiVersion": "mumoshu.github.io/v1alpha1", "kind": "FalcoRule",
@@ -103,7 +103,7 @@ impl Demo {
         (1..=self.nodes).map(|number| format!("node-{number}")).collect()
     }
 
-    /// The seed's rule with another condition.
+    /// The example's rule with another condition.
     fn rule(&self, namespace: &str, condition: &str) -> Result<()> {
         show("kubectl apply -f -", &self.cluster.apply(&manifest(namespace, condition).to_string())?);
         Ok(())
