@@ -157,7 +157,7 @@ fn push_command(page: &mut String, command: &clap::Command) {
     let about = command.get_long_about().or(command.get_about()).map(ToString::to_string).unwrap_or_default();
     let usage = command.clone().render_usage().to_string();
     let usage = usage.trim_start_matches("Usage: ").trim();
-    page.push_str(&format!("\n## {}\n\n{about}.\n\n```\n{usage}\n```\n", command.get_name()));
+    page.push_str(&format!("\n## {}\n\n{about}.\n\n```text (what it takes)\n{usage}\n```\n", command.get_name()));
     let aliases: Vec<_> = command.get_visible_aliases().map(|alias| format!("`{alias}`")).collect();
     if !aliases.is_empty() {
         page.push_str(&format!("\nAlso called {}.\n", aliases.join(", ")));

@@ -63,8 +63,8 @@ pub(super) fn nobody(nodes: &NamespaceNodes<'_>) -> Option<(Reason, String)> {
     Some(if !nodes.agents {
         (Reason::NoAgents, "No agent is deployed, so no node loads any rules.".to_owned())
     } else if nodes.unproved > 0 {
-        let what = "cannot prove what their Falco loads; where its metrics can't be had, the controller's option \
-                    --accept-assumed takes their word";
+        let what = "cannot prove what their Falco loads; where its metrics can't be had, the chart's value \
+                    rollout.acceptAssumed (the controller's option --accept-assumed) takes their word";
         (Reason::Unproved, format!("{} nodes {what}.", nodes.unproved))
     } else {
         (Reason::NoNodeAvailable, format!("None of {} nodes is available.", nodes.desired))

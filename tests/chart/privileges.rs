@@ -345,3 +345,30 @@ fn as_a_sidecar_the_agent_has_no_capability_in_the_pods_of_the_falco_chart() {
     });
     assert_eq!(of_the_node(&spec), json!({"shared": [], "pod": null, "containers": containers}));
 }
+
+/// Each path of the host that a pod has, as the tables of the page on security have it: with what may be done to it.
+#[test]
+fn every_path_of_the_host_is_told() {
+    let page = std::fs::read_to_string(test_cluster::tools::repository().join("docs/security.md")).unwrap();
+    let section = page.split("\n## The pods\n").nth(1).unwrap();
+    let mut told = BTreeMap::new();
+    for row in section.lines().filter_map(|line| line.strip_prefix("| hostPath")) {
+        let words = row.split('|').next().unwrap();
+        for path in words.split('`').skip(1).step_by(2) {
+            *told.entry(path.to_owned()).or_insert(false) |= words.contains("written");
+        }
+    }
+    let mut mounted = BTreeMap::new();
+    for set in [&[] as &[&str], &["driver.kind=kmod"], &["driver.kind=none"], &["agent.mode=hosts"]] {
+        let spec = objects(set)["DaemonSet/fo1-falco-operator-agent"]["spec"]["template"]["spec"].clone();
+        let list = |of: &Value| of.as_array().cloned().unwrap_or_default();
+        for volume in list(&spec["volumes"]) {
+            let Some(path) = volume["hostPath"]["path"].as_str() else { continue };
+            let containers = [list(&spec["initContainers"]), list(&spec["containers"])].concat();
+            let mounts = containers.iter().flat_map(|container| list(&container["volumeMounts"]));
+            let written = mounts.filter(|mount| mount["name"] == volume["name"]).any(|mount| mount["readOnly"] != true);
+            *mounted.entry(path.to_owned()).or_insert(false) |= written;
+        }
+    }
+    assert_eq!(told, mounted);
+}

@@ -27,6 +27,7 @@ fn what_a_developer_sees() {
     world.active("team-b", "other", 2).unwrap();
     Scenarios::of(&world)
         .run("kubectl shows it in tables and in words", |world| tables(world, &ann))
+        .run("a mistake is told in the status", |world| typo(world, &ann))
         .run("an Event is written once for each transition", events)
         .run("the status is one screen", |world| status(world, &ann))
         .run("a rollout is paused and resumed", |world| paused(world, &ann))
@@ -117,6 +118,22 @@ fn has(text: &str, words: &[&str]) -> Result<()> {
         ensure!(text.contains(word), "no {word:?} in:\n{text}");
     }
     Ok(())
+}
+
+/// What went in past the webhook is told in the status, in the words that the page on rules shows.
+fn typo(_: &World, ann: &Ann) -> Result<()> {
+    let page = std::fs::read_to_string(test_cluster::tools::repository().join("docs/rules.md"))?;
+    let command = "kubectl get falcorule typo -o jsonpath='{.status.message}'";
+    let mut lines = page.lines().skip_while(|line| line.strip_prefix("$ ") != Some(command)).skip(1);
+    let shown = lines.next().context("the page shows no message")?;
+    ann.kubectl(&["apply", "-f", "-"], Some(&rule("typo", "evt.type = execve and proc.nam = bash")))?;
+    let message = wait::until("the status says what is wrong", LIMIT, || {
+        let message = ann.kubectl(&["get", "falcorule", "typo", "-o", "jsonpath={.status.message}"], None)?;
+        ensure!(!message.is_empty(), "nothing yet");
+        Ok(message)
+    })?;
+    ensure!(message == shown, "{message}");
+    ann.kubectl(&["delete", "falcorule", "typo"], None).map(drop)
 }
 
 fn tables(world: &World, ann: &Ann) -> Result<()> {
