@@ -64,7 +64,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     if matches!(args.format, Format::Text) {
-        eprintln!("{items} items: {errors} errors, {warnings} warnings");
+        let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+        let (items, errors) = (counted(items, "item"), counted(errors, "error"));
+        eprintln!("{items}: {errors}, {}", counted(warnings, "warning"));
     }
     for error in &unreadable {
         eprintln!("{error}");
