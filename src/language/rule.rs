@@ -1,5 +1,6 @@
 //! A rule as a whole.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::FastMap;
@@ -301,11 +302,18 @@ pub(crate) fn name(name: &str, report: &mut Vec<Diagnostic>) {
     }
 }
 
+/// A tag as Falco's metrics have it.
+fn label(tag: &str) -> Cow<'_, str> {
+    if tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        return tag.into();
+    }
+    tag.replace(|c: char| !c.is_ascii_alphanumeric(), "_").into()
+}
+
 pub(crate) fn tags(tags: &[String], report: &mut Vec<Diagnostic>) {
-    let mapped = |tag: &str| tag.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-    let mut by_label: FastMap<String, &str> = FastMap::default();
+    let mut by_label: FastMap<Cow<'_, str>, &str> = FastMap::default();
     for (index, tag) in tags.iter().enumerate() {
-        let first = *by_label.entry(mapped(tag)).or_insert(tag);
+        let first = *by_label.entry(label(tag)).or_insert(tag);
         let mut wrong = |message: String, help: &str| {
             let span = Span::new(0, tag.len());
             let diagnostic = Diagnostic::unsafe_(Code::InvalidName, span, message);

@@ -222,7 +222,13 @@ impl<'a> Taken<'a, '_> {
 
     /// The best name that the claimant can have, or why there is none.
     fn choose(&self, claimant: &Claimant<'_>) -> Result<String, String> {
-        let neighbour = self.why(claimant.wanted, claimant).filter(|_| self.holders.contains_key(claimant.wanted));
+        let in_the_way = self.why(claimant.wanted, claimant);
+        // Nearly always the name as written is free.
+        let wanted = claimant.chosen.is_none_or(|chosen| chosen == claimant.wanted);
+        if in_the_way.is_none() && wanted && self.rules.mode != NameMode::Qualified {
+            return Ok(claimant.wanted.to_owned());
+        }
+        let neighbour = in_the_way.filter(|_| self.holders.contains_key(claimant.wanted));
         let mut reasons = Vec::from_iter(neighbour);
         if reasons.is_empty() {
             for name in self.rules.candidates(claimant) {
