@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt};
 use kube::ResourceExt;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::runtime::watcher;
 use test_cluster::tools::seconds;
 use test_cluster::{Cluster, Product, Release, audit};
@@ -21,6 +21,9 @@ pub struct Args {
     /// How many edits are measured.
     #[arg(long, default_value_t = 20)]
     edits: usize,
+    /// How many rules there are beside the one that is edited, in ten namespaces.
+    #[arg(long, default_value_t = 0)]
+    rules: usize,
     /// Measure the program as it is built for tests: sooner ready, but slower and larger than the one that is installed.
     #[arg(long)]
     debug: bool,
@@ -28,7 +31,7 @@ pub struct Args {
 
 /// Measures, and prints what was measured.
 pub fn run(args: &Args) -> Result<()> {
-    let mut steps = Steps::new(4);
+    let mut steps = Steps::new(4 + usize::from(args.rules > 0));
     let build = if args.debug { Product::build } else { Product::build_release };
     let product = steps.step("the product is built", build)?;
     let cluster = steps.step("the cluster is up", || Cluster::start(&product.options(args.nodes)))?;
@@ -38,6 +41,11 @@ pub fn run(args: &Args) -> Result<()> {
     }
     steps.step("the chart is installed", || Release::install(&cluster, "{}\n"))?;
     let runtime = tokio::runtime::Runtime::new()?;
+    if args.rules > 0 {
+        let begun = Instant::now();
+        steps.step(&format!("{} rules are Active", args.rules), || runtime.block_on(fill(&cluster, args.rules)))?;
+        println!("    from the first `kubectl apply` to Active everywhere: {}", seconds(begun.elapsed()));
+    }
     steps.step(&format!("{} edits", args.edits), || {
         let mut times = Vec::new();
         let mut mark = cluster.mark();
@@ -81,17 +89,57 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Creates rules in ten namespaces, and waits until their files are Active.
+async fn fill(cluster: &Cluster, rules: usize) -> Result<()> {
+    const NAMESPACES: usize = 10;
+    let client = cluster.client();
+    let namespaces: Api<DynamicObject> =
+        Api::all_with(client.clone(), &ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Namespace")));
+    let gvk = |kind: &str| ApiResource::from_gvk(&GroupVersionKind::gvk("mumoshu.github.io", "v1alpha1", kind));
+    let params = PatchParams::apply("bench").force();
+    for number in 0..NAMESPACES {
+        let namespace = serde_json::json!({"apiVersion": "v1", "kind": "Namespace"});
+        namespaces.patch(&format!("bench-{number}"), &params, &Patch::Apply(&namespace)).await?;
+    }
+    let rule_kind = gvk("FalcoRule");
+    let created = futures::stream::iter(0..rules).map(|number| {
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(client.clone(), &format!("bench-{}", number % NAMESPACES), &rule_kind);
+        let (params, rule) = (&params, rule(&format!("bench {number}"), &format!("many{number}")));
+        async move { api.patch(&format!("rule-{number}"), params, &Patch::Apply(&rule)).await.map(drop) }
+    });
+    created.buffer_unordered(8).try_collect::<()>().await?;
+    let files: Api<DynamicObject> = Api::all_with(client.clone(), &gvk("FalcoRulesFile"));
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_mins(10) {
+        let files = files.list(&ListParams::default()).await?.items;
+        let active = |file: &&DynamicObject| file.data["status"]["phase"] == "Active";
+        let accepted = |file: &DynamicObject| file.data["status"]["rulesAccepted"].as_u64().unwrap_or(0);
+        if files.iter().filter(active).map(accepted).sum::<u64>() == rules as u64 {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    anyhow::bail!("not Active within ten minutes")
+}
+
+/// A rule that watches for a process.
+fn rule(name: &str, process: &str) -> serde_json::Value {
+    serde_json::json!({
+        "apiVersion": "mumoshu.github.io/v1alpha1", "kind": "FalcoRule",
+        "spec": {
+            "rule": name, "desc": "an edit",
+            "condition": format!("evt.type = execve and container.id != host and proc.name = {process}"),
+            "output": "an edit (name=%proc.name)", "priority": "NOTICE",
+        },
+    })
+}
+
 /// Applies an edit, and waits by a watch until it is Active everywhere.
 async fn edit(cluster: &Cluster, nodes: usize, number: usize) -> Result<()> {
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("mumoshu.github.io", "v1alpha1", "FalcoRule"));
     let api: Api<DynamicObject> = Api::namespaced_with(cluster.client(), "default", &kind);
-    let rule = serde_json::json!({
-        "apiVersion": "mumoshu.github.io/v1alpha1", "kind": "FalcoRule", "metadata": {"name": "bench"},
-        "spec": {
-            "rule": "bench", "desc": "an edit", "condition": format!("container.id != host and proc.name = edit{number}"),
-            "output": "an edit (name=%proc.name)", "priority": "NOTICE",
-        },
-    });
+    let rule = rule("bench", &format!("edit{number}"));
     let written = api.patch("bench", &PatchParams::apply("bench").force(), &Patch::Apply(&rule)).await?;
     let generation = written.metadata.generation;
     let config = watcher::Config::default().fields("metadata.name=bench");
