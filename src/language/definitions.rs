@@ -13,6 +13,7 @@ use super::limits;
 use super::parse::{Parser, parse};
 use super::scan::is_bare;
 use super::tree::{Check, Expr, Rhs, Value, ValueKind, ValueList, Word};
+use super::word_set::WordSet;
 
 /// A list as it is written.
 #[derive(Clone, Copy, Debug)]
@@ -56,8 +57,8 @@ pub(crate) struct List {
     /// How many they are once Falco has put its own lists in.
     count: usize,
     /// The lists that it names, and those that these name.
-    uses: BTreeSet<SmolStr>,
-    base_uses: BTreeSet<SmolStr>,
+    uses: WordSet,
+    base_uses: WordSet,
 }
 
 /// A macro.
@@ -96,13 +97,13 @@ impl Size {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Uses {
     /// Macros of the namespace, those that macros use included.
-    pub macros: BTreeSet<SmolStr>,
+    pub macros: WordSet,
     /// Lists of the namespace, those that macros and lists use included.
-    pub lists: BTreeSet<SmolStr>,
+    pub lists: WordSet,
     /// Macros of the base files.
-    pub base_macros: BTreeSet<SmolStr>,
+    pub base_macros: WordSet,
     /// Lists of the base files.
-    pub base_lists: BTreeSet<SmolStr>,
+    pub base_lists: WordSet,
 }
 
 impl Definitions {
@@ -193,16 +194,16 @@ impl Definitions {
 
     fn read_list(&self, list: ListText<'_>, catalog: &Catalog, findings: &mut Vec<Diagnostic>) -> List {
         let mut values: Vec<Value> = Vec::with_capacity(list.items.len());
-        let (mut uses, mut base_uses) = (BTreeSet::new(), BTreeSet::new());
+        let (mut uses, mut base_uses) = (WordSet::default(), WordSet::default());
         let mut count = 0_usize;
         for (index, item) in list.items.iter().enumerate() {
             let whole = Span::new(0, item.len());
             let mut report =
                 |diagnostic: Diagnostic| add_bounded(findings, diagnostic.within(Part::Entry(index as u32)));
             if let Some(inner) = self.lists.get(item.as_str()) {
-                if uses.insert(item.into()) {
-                    uses.extend(inner.uses.iter().cloned());
-                    base_uses.extend(inner.base_uses.iter().cloned());
+                if uses.insert(item) {
+                    uses.add_all(&inner.uses);
+                    base_uses.add_all(&inner.base_uses);
                 }
                 if let Some(values_of_inner) = &inner.values {
                     count = count.saturating_add(inner.count);
@@ -218,7 +219,7 @@ impl Definitions {
             if catalog.has_list(item) {
                 let value = Value { text: item.as_str().into(), kind: ValueKind::BaseList, span: Span::default() };
                 count = count.saturating_add(base_count(&value, catalog));
-                base_uses.insert(item.into());
+                base_uses.insert(item);
                 values.push(value);
                 continue;
             }
@@ -395,11 +396,11 @@ impl Definitions {
             Expr::Macro(word) => {
                 let Some(own) = self.macros.get(&word.text) else {
                     if catalog.has_macro(&word.text) {
-                        uses.base_macros.insert(word.text.clone());
+                        uses.base_macros.insert(&word.text);
                     }
                     return;
                 };
-                uses.macros.insert(word.text.clone());
+                uses.macros.insert(&word.text);
                 if let Some(tree) = &own.tree {
                     *expr = tree.clone();
                     self.insert(expr, catalog, uses, true);
@@ -419,14 +420,14 @@ impl Definitions {
         for mut value in std::mem::take(&mut list.values) {
             if value.kind == ValueKind::Bare {
                 if let Some(own) = self.lists.get(&value.text) {
-                    uses.lists.insert(value.text.clone());
-                    uses.lists.extend(own.uses.iter().cloned());
-                    uses.base_lists.extend(own.base_uses.iter().cloned());
+                    uses.lists.insert(&value.text);
+                    uses.lists.add_all(&own.uses);
+                    uses.base_lists.add_all(&own.base_uses);
                     values.extend(own.values.iter().flatten().cloned());
                     continue;
                 }
                 if catalog.has_list(&value.text) {
-                    uses.base_lists.insert(value.text.clone());
+                    uses.base_lists.insert(&value.text);
                     value.kind = ValueKind::BaseList;
                 }
             }
@@ -441,8 +442,8 @@ impl Definitions {
     pub fn unused<'a>(&self, uses: impl IntoIterator<Item = &'a Uses>) -> BTreeMap<&str, Diagnostic> {
         let (mut lists, mut macros): (HashSet<&str>, HashSet<&str>) = (self.lists().collect(), self.macros().collect());
         for uses in uses {
-            lists.retain(|name| !uses.lists.contains(*name));
-            macros.retain(|name| !uses.macros.contains(*name));
+            lists.retain(|name| !uses.lists.contains(name));
+            macros.retain(|name| !uses.macros.contains(name));
         }
         let unused = |what: &str, code, name: &str| {
             let message = format!("no rule uses {what} `{name}`");

@@ -64,6 +64,7 @@ mod scan;
 mod tests;
 mod tree;
 mod values;
+mod word_set;
 
 /// Maps that are asked for each word of each condition.
 pub(crate) use foldhash::HashMap as FastMap;
@@ -87,3 +88,4 @@ pub use rules_file::{FileFindings, FileList, FileMacro, FileRule, Order, check_f
 pub use tree::{
     Argument, Check, Expr, Field, Modifier, Op, Operand, Rhs, Transform, Transformer, Value, ValueKind, ValueList, Word,
 };
+pub use word_set::WordSet;

@@ -25,7 +25,7 @@ pub struct OutputField {
 /// Reads and checks an output for rules of a source.
 pub(crate) fn check(text: &str, source: &str, catalog: &Catalog, report: &mut Vec<Diagnostic>) -> Vec<OutputField> {
     let start = report.len();
-    let mut output = Output { text, resolver: Resolver { catalog, source }, report, fields: vec![] };
+    let mut output = Output { text, resolver: Resolver { catalog, source }, report, fields: Vec::with_capacity(16) };
     output.read();
     let fields = output.fields;
     for diagnostic in report.iter_mut().skip(start) {

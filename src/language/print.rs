@@ -115,7 +115,7 @@ struct Printer<'a> {
 
 impl<'a> Printer<'a> {
     fn new(style: Style<'a>) -> Self {
-        Self { out: String::with_capacity(160), style, base_lists: vec![] }
+        Self { out: String::with_capacity(512), style, base_lists: vec![] }
     }
 
     const fn is_compiled(&self) -> bool {

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use smol_str::SmolStr;
-
 use super::claims::Base;
 use super::file_rule::FileRule;
 use super::policy::{OtherSources, Scope};
@@ -11,7 +9,7 @@ use super::{Input, Settings, allowed, catalogs, text};
 use crate::api::{Authored, BundleItem, FalcoRuleSpec};
 use crate::language::{
     Catalog, Check, Checked, Code, Definitions, Diagnostic, Expr, ListText, MacroText, Op, Operand, Part, Rhs,
-    RuleText, SYSCALL, Span, Uses, check_rule, keeps_text, parse,
+    RuleText, SYSCALL, Span, Uses, WordSet, check_rule, keeps_text, parse,
 };
 
 /// What the items of one namespace are judged by.
@@ -122,10 +120,10 @@ impl<'a> Judge<'a> {
         let broken = !judged.findings.is_empty();
         let rule_text = RuleText { exceptions: &exceptions, ..rule_text(&rule) };
 
-        let mut checked: Vec<_> = self.views.iter().map(|view| self.check(&rule, &rule_text, view)).collect();
-        for (checked, _) in &mut checked {
-            judged.uses.macros.append(&mut checked.uses.macros);
-            judged.uses.lists.append(&mut checked.uses.lists);
+        let checked: Vec<_> = self.views.iter().map(|view| self.check(&rule, &rule_text, view)).collect();
+        for (checked, _) in &checked {
+            judged.uses.macros.add_all(&checked.uses.macros);
+            judged.uses.lists.add_all(&checked.uses.lists);
             judged.left_out.push(checked.diagnostics.iter().any(|finding| finding.code == Code::UnknownFilter));
         }
         let (good, bad): (Vec<_>, Vec<_>) =
@@ -311,13 +309,17 @@ fn guard_field(source: &str) -> Option<&'static str> {
 
 /// Whether two Falcos take the same words for lists or macros of their own.
 fn same_base(
-    ours: &BTreeSet<SmolStr>,
-    theirs: &BTreeSet<SmolStr>,
+    ours: &WordSet,
+    theirs: &WordSet,
     what: &str,
     (our, their): (&Catalog, &Catalog),
 ) -> Result<(), Diagnostic> {
-    let Some(odd) = ours.symmetric_difference(theirs).next() else { return Ok(()) };
-    let with = if ours.contains(odd) { our } else { their };
+    let only = |one: &'_ WordSet, other: &WordSet| one.iter().find(|word| !other.contains(word)).map(str::to_owned);
+    let (odd, with) = match (only(ours, theirs), only(theirs, ours)) {
+        (Some(odd), _) => (odd, our),
+        (None, Some(odd)) => (odd, their),
+        (None, None) => return Ok(()),
+    };
     let message = format!(
         "`{odd}` is a {what} of Falco's own on the nodes with Falco {} only, and means something else on others",
         with.falco_version()
