@@ -1,7 +1,6 @@
 //! Whose an alert is, and how often whose rules matched.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 
 use falco_operator::agent::engine::tally::{Owner, Tally};
 use falco_operator::agent::{RulesText, WantedFile};
@@ -20,8 +19,7 @@ fn place(base: &str) -> Place {
          *--dry-run*|*-V*) exec {falco} \"$@\" ;;\n*) exec {falco} \"$@\" >>DIR/alerts ;;\nesac\n",
         falco = stand_in().display()
     ));
-    place.write("falco", &script);
-    fs::set_permissions(place.path("falco"), fs::Permissions::from_mode(0o755)).unwrap();
+    test_cluster::write_program(&place.path("falco"), &script).unwrap();
     place
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -147,8 +146,7 @@ impl Place {
             place.path("control").display(),
             stand_in().display()
         );
-        place.write("falco", &script);
-        fs::set_permissions(place.path("falco"), fs::Permissions::from_mode(0o755)).unwrap();
+        test_cluster::write_program(&place.path("falco"), &script).unwrap();
         place
     }
 

@@ -224,7 +224,6 @@ mod tests {
     use super::*;
     use http::{Request, Response, StatusCode};
     use kube::client::Body;
-    use std::os::unix::fs::PermissionsExt;
     use std::sync::Mutex;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -236,8 +235,7 @@ mod tests {
              [{{\"name\":\"proc.name\",\"type\":\"CHARBUF\"}}]}}]}}';;\n*--version*) echo 'Falco version: 0.44.1'; \
              echo 'Engine: {engine}';;\n*) echo no >&2; exit 1;;\nesac\n"
         );
-        std::fs::write(&program, script).unwrap();
-        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        test_cluster::write_program(&program, &script).unwrap();
         let rules = dir.join("rules.yaml");
         std::fs::write(&rules, "- rule: base\n").unwrap();
         Installation {
@@ -353,7 +351,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut page = watch::channel(Some(web().await)).1;
         let mut silent = falco(dir.path(), "0.62.0");
-        std::fs::write(&silent.program, "#!/bin/sh\necho broken >&2; exit 3\n").unwrap();
+        test_cluster::write_program(&silent.program, "#!/bin/sh\necho broken >&2; exit 3\n").unwrap();
         let err = make(&silent, &mut page).await.unwrap_err();
         assert!(err.to_string().contains("--list") && err.to_string().contains("broken"), "{err}");
         silent.program = dir.path().join("nothing");

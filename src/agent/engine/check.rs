@@ -194,9 +194,7 @@ mod tests {
         // `sh -c <config>` would run the configuration, so it names a script that does what the arguments say.
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("falco");
-        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::os::unix::fs::PermissionsExt::set_mode(&mut std::fs::metadata(&program).unwrap().permissions(), 0o755);
-        std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        test_cluster::write_program(&program, &format!("#!/bin/sh\n{script}\n")).unwrap();
         Checker { program, ..checker("") }.dry_run(Path::new("/x/check.yaml")).await.0
     }
 

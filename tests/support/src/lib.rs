@@ -27,7 +27,7 @@ pub mod wait;
 pub use cluster::{Cluster, NodeOptions, Options};
 pub use kubelet::{Image, ImageFile};
 pub use nix::sys::signal::Signal;
-pub use product::{Product, cargo, stand_in};
+pub use product::{Product, cargo, stand_in, write_program};
 pub use prometheus::Prometheus;
 pub use release::Release;
 pub use tools::{Tool, Tools};

@@ -1,5 +1,6 @@
 //! What is tested: the binaries, and what their images hold.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -101,6 +102,22 @@ pub fn stand_in() -> &'static Path {
         let [stand_in] = build(["falco-stand-in"], &[]).unwrap_or_else(|err| panic!("{err:#}"));
         stand_in
     })
+}
+
+/// Writes a script that can be run at once.
+///
+/// Another process does it: a file that this one has open for writing is also open in whatever another thread forks just
+/// then, and the kernel runs no program that somebody may still write to.
+pub fn write_program(path: &Path, script: &str) -> Result<()> {
+    let mut writer = Command::new("/bin/sh")
+        .args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])
+        .arg(path)
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .context("/bin/sh could not be started")?;
+    writer.stdin.take().context("a pipe")?.write_all(script.as_bytes())?;
+    ensure!(writer.wait()?.success(), "{} could not be written", path.display());
+    Ok(())
 }
 
 /// Cargo, in the repository. It sees what it would see if it were run from a shell: from within cargo, the package under
