@@ -98,15 +98,17 @@ async fn fill(cluster: &Cluster, rules: usize) -> Result<()> {
     let gvk = |kind: &str| ApiResource::from_gvk(&GroupVersionKind::gvk("mumoshu.github.io", "v1alpha1", kind));
     let params = PatchParams::apply("bench").force();
     for number in 0..NAMESPACES {
-        let namespace = serde_json::json!({"apiVersion": "v1", "kind": "Namespace"});
-        namespaces.patch(&format!("bench-{number}"), &params, &Patch::Apply(&namespace)).await?;
+        let name = format!("bench-{number}");
+        let namespace = serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        namespaces.patch(&name, &params, &Patch::Apply(&namespace)).await?;
     }
     let rule_kind = gvk("FalcoRule");
     let created = futures::stream::iter(0..rules).map(|number| {
         let api: Api<DynamicObject> =
             Api::namespaced_with(client.clone(), &format!("bench-{}", number % NAMESPACES), &rule_kind);
-        let (params, rule) = (&params, rule(&format!("bench {number}"), &format!("many{number}")));
-        async move { api.patch(&format!("rule-{number}"), params, &Patch::Apply(&rule)).await.map(drop) }
+        let name = format!("rule-{number}");
+        let (params, rule) = (&params, rule(&name, &format!("many{number}")));
+        async move { api.patch(&name, params, &Patch::Apply(&rule)).await.map(drop) }
     });
     created.buffer_unordered(8).try_collect::<()>().await?;
     let files: Api<DynamicObject> = Api::all_with(client.clone(), &gvk("FalcoRulesFile"));
@@ -123,10 +125,10 @@ async fn fill(cluster: &Cluster, rules: usize) -> Result<()> {
     anyhow::bail!("not Active within ten minutes")
 }
 
-/// A rule that watches for a process.
+/// A rule that watches for a process, under one name for the object and for Falco.
 fn rule(name: &str, process: &str) -> serde_json::Value {
     serde_json::json!({
-        "apiVersion": "mumoshu.github.io/v1alpha1", "kind": "FalcoRule",
+        "apiVersion": "mumoshu.github.io/v1alpha1", "kind": "FalcoRule", "metadata": {"name": name},
         "spec": {
             "rule": name, "desc": "an edit",
             "condition": format!("evt.type = execve and container.id != host and proc.name = {process}"),
