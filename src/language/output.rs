@@ -37,11 +37,14 @@ pub(crate) fn check(text: &str, source: &str, catalog: &Catalog, report: &mut Ve
     fields
 }
 
+/// Whether a text is printable ASCII, as nearly all are. Without a way out in between, many bytes are looked at in one step.
+pub(crate) fn is_printable_ascii(text: &str) -> bool {
+    text.bytes().fold(true, |all, byte| all & (b' '..=b'~').contains(&byte))
+}
+
 /// The first control character of a text.
 pub(crate) fn control(text: &str) -> Option<(usize, char)> {
-    // Nearly all texts are printable ASCII, which is seen many bytes in one step.
-    let plain = text.bytes().fold(true, |all, byte| all & (b' '..=b'~').contains(&byte));
-    if plain { None } else { text.char_indices().find(|(_, c)| c.is_control()) }
+    if is_printable_ascii(text) { None } else { text.char_indices().find(|(_, c)| c.is_control()) }
 }
 
 struct Output<'a, 'r> {

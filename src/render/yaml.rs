@@ -7,6 +7,7 @@
 use std::fmt::Write;
 
 use super::file_rule::FileRule;
+use crate::language::is_printable_ascii;
 
 /// Words that some parser of some version of YAML takes for a boolean, a null or a number, in lower case.
 const WORDS: [&str; 10] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan"];
@@ -82,8 +83,7 @@ fn is_plain(text: &str) -> bool {
     let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return false };
     (first.is_ascii_alphabetic() || matches!(first, b'_' | b'/' | b'('))
         && !matches!(last, b' ' | b':')
-        // Without a way out in between, many bytes are looked at in one step.
-        && bytes.iter().fold(true, |all, byte| all & (b' '..=b'~').contains(byte))
+        && is_printable_ascii(text)
         && !text.contains(": ")
         && !text.contains(" #")
         && !WORDS.iter().any(|word| word.eq_ignore_ascii_case(text))

@@ -108,7 +108,7 @@ impl Converter<'_> {
             });
         }
         for list in &items.lists {
-            if !list.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte)) {
+            if !is_word(&list.name) {
                 self.refuse(
                     list.file,
                     &list.node,
@@ -161,11 +161,7 @@ impl Converter<'_> {
             let why = "a rule's name has at most 253 bytes, no control characters and none of `\"`, `\\` and `*`";
             return self.refuse(rule.file, &rule.node, "rule", &rule.name, why);
         }
-        let is_tag = |tag: &String| {
-            (1..=63).contains(&tag.len())
-                && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
-        };
-        if !rule.tags.iter().all(is_tag) {
+        if !rule.tags.iter().all(|tag| (1..=63).contains(&tag.len()) && is_word(tag)) {
             let why = "a tag has 1 to 63 letters, digits, `_`, `.` and `-`";
             return self.refuse(rule.file, &rule.node, "rule", &rule.name, why);
         }
@@ -308,6 +304,11 @@ impl Converter<'_> {
             help: "rename it, and what uses it".to_owned(),
         });
     }
+}
+
+/// Whether a text holds nothing but what names of lists and tags may hold.
+fn is_word(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
 /// Whether every YAML parser reads the text back from a literal block: several lines of printable ASCII, none of which
