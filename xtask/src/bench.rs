@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::runtime::watcher;
 use test_cluster::tools::seconds;
-use test_cluster::{Cluster, Product, Release, audit};
+use test_cluster::{Cluster, Product, Release, audit, wait};
 
 use crate::steps::Steps;
 
@@ -43,7 +43,12 @@ pub fn run(args: &Args) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     if args.rules > 0 {
         let begun = Instant::now();
-        steps.step(&format!("{} rules are Active", args.rules), || runtime.block_on(fill(&cluster, args.rules)))?;
+        steps.step(&format!("{} rules are Active", args.rules), || {
+            runtime.block_on(fill(&cluster, args.rules))?;
+            wait::until("they are Active", Duration::from_mins(10), || {
+                runtime.block_on(all_active(&cluster, args.rules))
+            })
+        })?;
         println!("    from the first `kubectl apply` to Active everywhere: {}", seconds(begun.elapsed()));
     }
     steps.step(&format!("{} edits", args.edits), || {
@@ -89,20 +94,23 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Creates rules in ten namespaces, and waits until their files are Active.
+fn kind(kind: &str) -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk("mumoshu.github.io", "v1alpha1", kind))
+}
+
+/// Creates rules in ten namespaces.
 async fn fill(cluster: &Cluster, rules: usize) -> Result<()> {
     const NAMESPACES: usize = 10;
     let client = cluster.client();
     let namespaces: Api<DynamicObject> =
         Api::all_with(client.clone(), &ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", "Namespace")));
-    let gvk = |kind: &str| ApiResource::from_gvk(&GroupVersionKind::gvk("mumoshu.github.io", "v1alpha1", kind));
     let params = PatchParams::apply("bench").force();
     for number in 0..NAMESPACES {
         let name = format!("bench-{number}");
         let namespace = serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         namespaces.patch(&name, &params, &Patch::Apply(&namespace)).await?;
     }
-    let rule_kind = gvk("FalcoRule");
+    let rule_kind = kind("FalcoRule");
     let created = futures::stream::iter(0..rules).map(|number| {
         let api: Api<DynamicObject> =
             Api::namespaced_with(client.clone(), &format!("bench-{}", number % NAMESPACES), &rule_kind);
@@ -110,19 +118,17 @@ async fn fill(cluster: &Cluster, rules: usize) -> Result<()> {
         let (params, rule) = (&params, rule(&name, &format!("many{number}")));
         async move { api.patch(&name, params, &Patch::Apply(&rule)).await.map(drop) }
     });
-    created.buffer_unordered(8).try_collect::<()>().await?;
-    let files: Api<DynamicObject> = Api::all_with(client.clone(), &gvk("FalcoRulesFile"));
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_mins(10) {
-        let files = files.list(&ListParams::default()).await?.items;
-        let active = |file: &&DynamicObject| file.data["status"]["phase"] == "Active";
-        let accepted = |file: &DynamicObject| file.data["status"]["rulesAccepted"].as_u64().unwrap_or(0);
-        if files.iter().filter(active).map(accepted).sum::<u64>() == rules as u64 {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    anyhow::bail!("not Active within ten minutes")
+    Ok(created.buffer_unordered(8).try_collect().await?)
+}
+
+/// An error unless the Active files of all namespaces hold so many rules.
+async fn all_active(cluster: &Cluster, rules: usize) -> Result<()> {
+    let files: Api<DynamicObject> = Api::all_with(cluster.client(), &kind("FalcoRulesFile"));
+    let files = files.list(&ListParams::default()).await?.items;
+    let active = files.iter().filter(|file| file.data["status"]["phase"] == "Active");
+    let accepted: u64 = active.filter_map(|file| file.data["status"]["rulesAccepted"].as_u64()).sum();
+    ensure!(accepted == rules as u64, "{accepted} of {rules} are");
+    Ok(())
 }
 
 /// A rule that watches for a process, under one name for the object and for Falco.
@@ -139,8 +145,7 @@ fn rule(name: &str, process: &str) -> serde_json::Value {
 
 /// Applies an edit, and waits by a watch until it is Active everywhere.
 async fn edit(cluster: &Cluster, nodes: usize, number: usize) -> Result<()> {
-    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("mumoshu.github.io", "v1alpha1", "FalcoRule"));
-    let api: Api<DynamicObject> = Api::namespaced_with(cluster.client(), "default", &kind);
+    let api: Api<DynamicObject> = Api::namespaced_with(cluster.client(), "default", &kind("FalcoRule"));
     let rule = rule("bench", &format!("edit{number}"));
     let written = api.patch("bench", &PatchParams::apply("bench").force(), &Patch::Apply(&rule)).await?;
     let generation = written.metadata.generation;
