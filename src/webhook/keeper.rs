@@ -62,7 +62,7 @@ pub struct Keeper {
     pub serving: Serving,
     /// What is counted.
     pub metrics: WebhookMetrics,
-    /// Ready once there is a certificate.
+    /// Ready once there is a certificate that API servers are told to trust: from then on they can ask.
     pub gate: Gate,
 }
 
@@ -76,6 +76,8 @@ impl Keeper {
             }
         };
         tokio::select! {
+            // What is shutting down is never said to be ready again.
+            biased;
             () = shutdown.cancelled() => {}
             () = go_on => {}
         }
@@ -89,18 +91,18 @@ impl Keeper {
             remembered: None,
             served: None,
         };
-        let mut told = String::new();
+        let mut told = Told::default();
         loop {
             let outcome = timeout(PATIENCE, replica.look(self)).await;
             let outcome = outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("the API server did not answer in time")));
-            self.tell(outcome, &mut told, replica.served.is_some());
+            self.tell(outcome, &mut told);
             sleep(replica.own.lifetimes.period()).await;
         }
     }
 
     async fn files(&self, folder: &Path) {
         let mut last = None;
-        let mut told = String::new();
+        let mut told = Told::default();
         loop {
             let read = read_files(folder).await;
             let outcome = read.and_then(|found| {
@@ -112,7 +114,7 @@ impl Keeper {
                 }
                 Ok(())
             });
-            self.tell(outcome, &mut told, last.is_some());
+            self.tell(outcome, &mut told);
             sleep(FILES).await;
         }
     }
@@ -121,27 +123,38 @@ impl Keeper {
         self.serving.put(ready);
         self.metrics.certificates_total.inc();
         self.metrics.certificate_expiry_timestamp_seconds.set(ready.not_after.as_second() as f64);
-        self.gate.ready();
         tracing::info!(until = %ready.not_after, "a new certificate is served");
     }
 
     /// Says what went wrong, once.
-    fn tell(&self, outcome: anyhow::Result<()>, told: &mut String, has_one: bool) {
+    fn tell(&self, outcome: anyhow::Result<()>, told: &mut Told) {
         match outcome {
-            Ok(()) => told.clear(),
+            Ok(()) => {
+                self.gate.ready();
+                *told = Told { well_once: true, wrong: String::new() };
+            }
             Err(err) => {
                 self.metrics.certificate_failures_total.inc();
                 let text = format!("{err:#}");
-                if !has_one {
-                    self.gate.not_ready(format!("no certificate yet: {text}"));
+                if !told.well_once {
+                    self.gate.not_ready(format!("API servers can't ask it yet: {text}"));
                 }
-                if *told != text {
+                if told.wrong != text {
                     tracing::warn!(err = text, "the certificate can't be kept current; the one before is served on");
-                    *told = text;
+                    told.wrong = text;
                 }
             }
         }
     }
+}
+
+/// What has been said of how it goes.
+#[derive(Default)]
+struct Told {
+    /// Whether all was well at least once: what fails later fails for a certificate that is served and trusted.
+    well_once: bool,
+    /// What went wrong last.
+    wrong: String,
 }
 
 async fn read_files(folder: &Path) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {

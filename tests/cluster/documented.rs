@@ -31,6 +31,9 @@ const RUNBOOKS: &str = "docs/runbooks";
 /// Behind `console`: the block shows what comes about by the commands that follow it on the page.
 const BY_WHAT_FOLLOWS: &str = "(by the commands below)";
 
+/// How long the API server may take to hear of a webhook whose controllers are rolled out.
+const ASKED: Duration = Duration::from_secs(5);
+
 /// How long an answer may take to become what is shown.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -114,7 +117,10 @@ impl Desk {
             blocks(&text).into_iter().filter(|block| block.kind() != Kind::Text).partition(|it| !it.waits());
         let mut faults = Vec::new();
         let mut ran = 0;
-        for block in now.iter().chain(&later) {
+        for (index, block) in now.iter().chain(&later).enumerate() {
+            if index == now.len() {
+                self.asked()?;
+            }
             match block.kind() {
                 Kind::Script => {
                     self.sh(&block.text).with_context(|| format!("{page}, line {}", block.line))?;
@@ -135,6 +141,20 @@ impl Desk {
         ensure!(ran > 0, "{page} has no commands");
         ensure!(faults.is_empty(), "{}", faults.join("\n"));
         Ok(())
+    }
+
+    /// Waits until the API server asks the webhook. It hears of that by a watch, a moment after the controllers are said
+    /// to be rolled out: no reader is as fast as this test.
+    fn asked(&self) -> Result<()> {
+        let example = "kubectl apply --dry-run=server --filename examples/bash.falcorule.yaml 2>&1";
+        let begun = Instant::now();
+        loop {
+            match self.sh(example) {
+                Ok(answer) if answer.contains("Warning: ") => return Ok(()),
+                _ if begun.elapsed() < ASKED => std::thread::sleep(Duration::from_millis(100)),
+                outcome => anyhow::bail!("the webhook says nothing to {example}: {outcome:?}"),
+            }
+        }
     }
 
     /// A command's answer is the one that is shown, at the latest after a while: who only looks may look again.
