@@ -182,6 +182,8 @@ impl Driver {
                     Ok(page) => {
                         self.no_metrics = false;
                         without = None;
+                        // What it counts until it is another process is counted nowhere else.
+                        self.outlets.counters.change(|tally| tally.with(&page, true));
                         if before.is_none_or(|before| page.reloaded != before) && page.shows(set, &base.hashes) {
                             self.ask_versions(address).await;
                             return Answer::Confirmed(page);
