@@ -24,8 +24,8 @@ use super::Readiness;
 
 /// Connections served at once; further ones wait to be accepted.
 const CONNECTIONS: usize = 256;
-/// How long a client may take to send the head of a request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client of the telemetry may take to send the head of its next request.
+const IDLE: Duration = Duration::from_secs(10);
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long connections get to finish after the shutdown began.
@@ -61,7 +61,7 @@ pub async fn run(listener: TcpListener, telemetry: Telemetry, shutdown: Cancella
         let telemetry = Arc::clone(&telemetry);
         async move { route(&telemetry, &request).await }
     };
-    serve(listener, None, handler, shutdown).await;
+    serve(listener, None, IDLE, handler, shutdown).await;
 }
 
 async fn route(telemetry: &Telemetry, request: &Request<Incoming>) -> Answer {
@@ -105,9 +105,14 @@ pub fn answer(status: StatusCode, content_type: &'static str, body: impl Into<By
 }
 
 /// Serves `handler` on each connection, with TLS where an acceptor is given, until `shutdown`; then open requests get a
-/// few seconds to finish. Slow and silent clients are cut off.
-pub async fn serve<H, F>(listener: TcpListener, tls: Option<TlsAcceptor>, handler: H, shutdown: CancellationToken)
-where
+/// few seconds to finish. Clients that have sent no whole head of a request within `idle` are cut off.
+pub async fn serve<H, F>(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    idle: Duration,
+    handler: H,
+    shutdown: CancellationToken,
+) where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Answer> + Send + 'static,
 {
@@ -136,9 +141,9 @@ where
         tokio::spawn(async move {
             let _place = place;
             match tls {
-                None => connection(stream, handler, watcher).await,
+                None => connection(stream, idle, handler, watcher).await,
                 Some(acceptor) => match timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, handler, watcher).await,
+                    Ok(Ok(stream)) => connection(stream, idle, handler, watcher).await,
                     Ok(Err(err)) => tracing::debug!(%err, "a TLS handshake failed"),
                     Err(_) => tracing::debug!("a TLS handshake took too long"),
                 },
@@ -151,7 +156,7 @@ where
     }
 }
 
-async fn connection<S, H, F>(stream: S, handler: H, watcher: hyper_util::server::graceful::Watcher)
+async fn connection<S, H, F>(stream: S, idle: Duration, handler: H, watcher: hyper_util::server::graceful::Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     H: Fn(Request<Incoming>) -> F + 'static,
@@ -163,7 +168,7 @@ where
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(idle)
         .serve_connection(TokioIo::new(stream), service);
     if let Err(err) = watcher.watch(served).await {
         tracing::debug!(%err, "a connection ended badly");

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use hyper::header::{CONNECTION, HeaderValue};
 use kube::Client;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
@@ -34,6 +35,9 @@ use metrics::WebhookMetrics;
 
 /// The path that API servers ask.
 pub const PATH: &str = "/validate";
+/// How long an API server may keep a connection for its next request. Longer than the 90 s after which it closes one itself
+/// (Go's `IdleConnTimeout` there): of two that close at once, one may just have asked.
+const IDLE: Duration = Duration::from_mins(2);
 /// How long requests are answered after the shutdown began: until then some are still sent here.
 const DRAIN: Duration = Duration::from_secs(3);
 
@@ -71,11 +75,22 @@ pub async fn run(
         .with_cert_resolver(Arc::new(serving.clone()));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let handler = server::Handler::new(client.clone(), reader, options.policy, options.strict, metrics.clone());
-    let closed = CancellationToken::new();
+    let (closed, leaving) = (CancellationToken::new(), shutdown.clone());
     let serve = http::serve(
         listener,
         Some(TlsAcceptor::from(Arc::new(config))),
-        move |request| handler.clone().handle(request),
+        IDLE,
+        move |request| {
+            let (handler, leaving) = (handler.clone(), leaving.clone());
+            async move {
+                let mut answer = handler.handle(request).await;
+                // So that the client takes no connection for its next request that is closed a moment later.
+                if leaving.is_cancelled() {
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                answer
+            }
+        },
         closed.clone(),
     );
     let keeper = keeper::Keeper { serving, metrics, gate: gate.clone() };
