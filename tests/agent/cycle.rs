@@ -90,13 +90,18 @@ async fn changes_that_come_in_a_burst_are_one_reload_or_two() {
     agent.want([("a", settled(&rule("a")))]);
     agent.settled(&[("a", &rule("a"))]).await;
     let before = agent.seen.count(ReloadOutcome::Confirmed);
+    let begun = std::time::Instant::now();
     for number in 0..200 {
         agent.want([("a", rollout(&rule(&format!("r{number}")), Some(&rule("a"))))]);
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;
     }
+    let burst = begun.elapsed();
     agent.settled(&[("a", &rule("r199"))]).await;
     let reloads = agent.seen.count(ReloadOutcome::Confirmed) - before;
-    assert!((1..=3).contains(&reloads), "{reloads} reloads");
+    // What begins in a burst of some milliseconds is one reload, and what came after its beginning another. A machine that
+    // is busy makes the burst longer than reloads take.
+    let most = 3 + (burst.as_millis() / 300) as usize;
+    assert!((1..=most).contains(&reloads), "{reloads} reloads in {burst:?}");
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// Far longer than anything takes; what is tested is what happens, not when.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// A node.
 pub struct Place {
@@ -192,7 +192,6 @@ impl Place {
     pub fn options(&self) -> EngineOptions {
         let mut options = EngineOptions::new(self.path("state"), self.path("etc/falco.yaml"));
         options.command = vec![self.path("falco").display().to_string()];
-        options.confirm_timeout = Duration::from_secs(3);
         options.grace = Duration::from_secs(5);
         options
     }

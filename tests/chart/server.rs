@@ -56,7 +56,11 @@ fn the_api_server_takes_everything_that_is_rendered() {
         std::fs::write(&file, pod.to_string()).unwrap();
         cluster.kubectl(&["create", "--dry-run=server", "-f", &file.display().to_string()])
     };
-    dry("Deployment/fo1-falco-operator-controller").unwrap();
+    // A namespace has no ServiceAccount yet in the moment after it was made.
+    test_cluster::wait::until("the controller is taken", std::time::Duration::from_mins(1), || {
+        dry("Deployment/fo1-falco-operator-controller")
+    })
+    .unwrap();
     dry("Job/fo1-falco-operator-cleanup").unwrap();
     let refused = dry("DaemonSet/fo1-falco-operator-agent").unwrap_err();
     let mut text = String::new();

@@ -379,6 +379,8 @@ fn watched(world: &World, ann: &Ann) -> Result<()> {
         ann.kubectl(&["apply", "-f", "-"], Some(&rule("bash", "container.id != host and proc.name = fish")))?;
         shown("team-a/bash: Pending")?;
         shown("an earlier text of yours")?;
+        // The rule's status and its file's are two writes.
+        shown("The new rules file waits")?;
         let text = std::fs::read_to_string(&log)?;
         std::thread::sleep(std::time::Duration::from_secs(3));
         ensure!(std::fs::read_to_string(&log)? == text, "the same was shown again");

@@ -31,9 +31,6 @@ const RUNBOOKS: &str = "docs/runbooks";
 /// Behind `console`: the block shows what comes about by the commands that follow it on the page.
 const BY_WHAT_FOLLOWS: &str = "(by the commands below)";
 
-/// How long the API server may take to hear of a webhook whose controllers are rolled out.
-const ASKED: Duration = Duration::from_secs(5);
-
 /// How long an answer may take to become what is shown.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -151,7 +148,7 @@ impl Desk {
         loop {
             match self.sh(example) {
                 Ok(answer) if answer.contains("Warning: ") => return Ok(()),
-                _ if begun.elapsed() < ASKED => std::thread::sleep(Duration::from_millis(100)),
+                _ if begun.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(100)),
                 outcome => anyhow::bail!("the webhook says nothing to {example}: {outcome:?}"),
             }
         }

@@ -209,7 +209,7 @@ fn definitions_first(world: &World) -> Result<()> {
     world.active("undefined", "one", 2)?;
     // Controllers run until the last moment.
     let of_ours = "app.kubernetes.io/part-of=falco-operator";
-    world.cluster.kubectl(&["delete", "crd", "-l", of_ours, "--timeout=120s"])?;
+    world.cluster.kubectl(&["delete", "crd", "-l", of_ours, "--timeout=6m"])?;
     ensure!(definitions(world)? == 0);
     world.delete_namespace("undefined")?;
     wait::until("the namespace is gone", LIMIT, || {
@@ -229,7 +229,7 @@ fn by_hand(world: &World) -> Result<()> {
     world.phase("stuck", Phase::Active)?;
     let instance = "app.kubernetes.io/instance=fo1";
     let kinds = "deployments,daemonsets,serviceaccounts,configmaps,roles,rolebindings,clusterroles,clusterrolebindings";
-    world.cluster.kubectl(&["delete", kinds, "-n", SYSTEM, "-l", instance, "--timeout=120s"])?;
+    world.cluster.kubectl(&["delete", kinds, "-n", SYSTEM, "-l", instance, "--timeout=6m"])?;
     wait::until("its pods are gone", LIMIT, || {
         let left = world.cluster.pods(instance)?;
         ensure!(left.is_empty(), "{} are left", left.len());
@@ -250,7 +250,7 @@ fn by_hand(world: &World) -> Result<()> {
     ensure!(world.bundle("stuck")?.is_none());
     // It may be run again, whatever is left, and after everything is gone.
     cleanup(world, &["--timeout", "5s"])?;
-    world.cluster.kubectl(&["delete", "crd", "-l", "app.kubernetes.io/part-of=falco-operator", "--timeout=120s"])?;
+    world.cluster.kubectl(&["delete", "crd", "-l", "app.kubernetes.io/part-of=falco-operator", "--timeout=6m"])?;
     cleanup(world, &["--timeout", "5s"])
 }
 

@@ -91,7 +91,8 @@ impl Panel<'_> {
     pub fn ask(&self, prometheus: &Prometheus, choices: &[Choice], begun: f64) -> Result<Value> {
         let mut answers = Vec::new();
         for (expr, legend) in self.queries() {
-            let expr = self.resolve(expr, choices)?;
+            // That there is data is one question, how it looks another: what was counted lately may be a minute old.
+            let (expr, drawn) = (self.resolve(expr, choices, "15m")?, self.resolve(expr, choices, "15s")?);
             let what = format!("{}, {}: {expr}", self.dashboard.title, self.title());
             let series = wait::until(&what, LIMIT, || {
                 let found = prometheus.ask("query", &[("query", &expr)])?;
@@ -100,7 +101,7 @@ impl Panel<'_> {
                 ensure!(series.iter().filter_map(number).any(f64::is_finite), "no data: {found}");
                 Ok(series)
             })?;
-            let series = if self.json["type"] == "timeseries" { over_time(prometheus, &expr, begun)? } else { series };
+            let series = if self.json["type"] == "timeseries" { over_time(prometheus, &drawn, begun)? } else { series };
             answers.push(json!({ "legend": legend, "series": series }));
         }
         Ok(json!({
@@ -111,8 +112,8 @@ impl Panel<'_> {
     }
 
     /// The query with the variables that Grafana resolves; an error if it knows one of them not.
-    fn resolve(&self, expr: &str, choices: &[Choice]) -> Result<String> {
-        let mut resolved = expr.replace("$__rate_interval", "15s").replace("$__range", "15m");
+    fn resolve(&self, expr: &str, choices: &[Choice], rate_interval: &str) -> Result<String> {
+        let mut resolved = expr.replace("$__rate_interval", rate_interval).replace("$__range", "15m");
         for variable in self.dashboard.variables() {
             let name = variable["name"].as_str().unwrap_or_default();
             if let Some(choice) = choices.iter().find(|choice| choice.variable == name) {

@@ -149,5 +149,7 @@ fn sick(world: &World) -> Result<()> {
         ensure!(text.contains("refuse on"), "{text}");
         Ok(())
     })?;
+    // And have said so: what a Falco counts while it reloads may be seen by nobody.
+    world.phase(TEAM, Phase::Degraded)?;
     Ok(())
 }

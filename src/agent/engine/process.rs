@@ -394,12 +394,12 @@ mod tests {
     #[tokio::test]
     async fn an_end_in_order_is_a_signal_and_only_then_a_kill() {
         let state = tempfile::tempdir().unwrap();
-        let (mut falco, _) = supervisor(&state, Duration::from_millis(200));
         let ready = state.path().join("ready");
-        for (script, code) in [
-            (format!("trap 'exit 7' TERM; touch {}; while :; do sleep 0.01; done", ready.display()), 7),
-            (format!("trap '' TERM; touch {}; while :; do sleep 0.01; done", ready.display()), 137),
+        for (script, grace, code) in [
+            (format!("trap 'exit 7' TERM; touch {}; while :; do sleep 0.01; done", ready.display()), 60_000, 7),
+            (format!("trap '' TERM; touch {}; while :; do sleep 0.01; done", ready.display()), 200, 137),
         ] {
+            let (mut falco, _) = supervisor(&state, Duration::from_millis(grace));
             falco.start(shell(&script));
             falco.status.wait_for(|status| status.pid.is_some()).await.unwrap();
             while !ready.exists() {

@@ -281,17 +281,21 @@ fn stages(tools: &Tools, ours: &[(String, String)]) -> Result<String> {
 
 /// Reads the stages from the pinned module, which is downloaded if it isn't there.
 fn stages_of_module() -> Result<String> {
-    let out = std::process::Command::new("go")
-        .args(["mod", "download", "-json", "sigs.k8s.io/kwok"])
-        .current_dir(crate::tools::repository().join("xtask/tools/kwok"))
-        .output()
-        .context("`go` could not be started; it says where kwok's stages are")?;
-    let module: serde_json::Value = serde_json::from_slice(&out.stdout)
-        .with_context(|| format!("`go mod download` said: {}", String::from_utf8_lossy(&out.stderr)))?;
-    let dir = module["Dir"].as_str().context("`go mod download` names no folder for kwok")?;
+    // Go does not repeat a download that failed.
+    let dir = crate::wait::until("kwok's stages are there", std::time::Duration::from_secs(30), || {
+        let out = std::process::Command::new("go")
+            .args(["mod", "download", "-json", "sigs.k8s.io/kwok"])
+            .current_dir(crate::tools::repository().join("xtask/tools/kwok"))
+            .output()
+            .context("`go` could not be started; it says where kwok's stages are")?;
+        let module: serde_json::Value = serde_json::from_slice(&out.stdout)
+            .with_context(|| format!("`go mod download` said: {}", String::from_utf8_lossy(&out.stderr)))?;
+        let dir = module["Dir"].as_str().context("`go mod download` names no folder for kwok")?;
+        Ok(dir.to_owned())
+    })?;
     let mut text = String::new();
     for file in STAGES {
-        let path = Path::new(dir).join("kustomize/stage").join(file);
+        let path = Path::new(&dir).join("kustomize/stage").join(file);
         text.push_str("---\n");
         text.push_str(&fs::read_to_string(&path).with_context(|| format!("{} is needed", path.display()))?);
         text.push('\n');

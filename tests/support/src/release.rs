@@ -94,6 +94,6 @@ impl Release {
 
     /// `helm uninstall`, with the chart's hooks.
     pub fn uninstall(&self, cluster: &Cluster) -> Result<()> {
-        cluster.helm(&["uninstall", &self.name, "--namespace", &self.namespace, "--timeout", "120s"]).map(drop)
+        cluster.helm(&["uninstall", &self.name, "--namespace", &self.namespace, "--timeout", "6m"]).map(drop)
     }
 }

@@ -200,7 +200,20 @@ fn ensure_one(cache: &Path, tool: Tool, say: &mut dyn FnMut(&str)) -> Result<Pat
     Ok(path)
 }
 
+/// How often a tool's build is tried: Go does not repeat a download that failed, and goes on where it was.
+const ATTEMPTS: usize = 3;
+
 fn build(tool: Tool, recipe: &Recipe, path: &Path, lock: &File, still: &mut dyn FnMut(Duration)) -> Result<()> {
+    let mut outcome = build_once(tool, recipe, path, lock, still);
+    for _ in 1..ATTEMPTS {
+        if outcome.is_err() {
+            outcome = build_once(tool, recipe, path, lock, still);
+        }
+    }
+    outcome
+}
+
+fn build_once(tool: Tool, recipe: &Recipe, path: &Path, lock: &File, still: &mut dyn FnMut(Duration)) -> Result<()> {
     // Go's own cache resumes what was interrupted; the name that is looked for appears only when the file is whole.
     let partial = path.with_extension("partial");
     let log_path = path.with_extension("log");

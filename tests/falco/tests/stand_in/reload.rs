@@ -178,7 +178,7 @@ fn triggers_during_the_dry_run_starve_the_reload() {
     place.write("rules/a.yaml", &rule("a"));
     let falco = place.start(&[]);
     let before = falco.page();
-    place.write("control/slow", "300");
+    place.write("control/slow", "2000");
     falco.signal(Signal::SIGHUP);
     for dry_runs in 1..=3 {
         until("a dry run", || falco.loads() == 1 + dry_runs);

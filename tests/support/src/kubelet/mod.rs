@@ -251,11 +251,15 @@ impl Kubelet {
     pub fn remount(&self, namespace: &str, pod: &str, path: &str, read_only: bool) -> Result<()> {
         let options = if read_only { "remount,bind,ro" } else { "remount,bind,rw" };
         for (name, first) in self.find(namespace, pod)?.firsts(None) {
-            let out = Command::new("nsenter")
-                .args(["--target", &first.to_string(), "--mount", "--", "mount", "-o", options, path])
-                .output()
-                .context("`nsenter` could not be started")?;
-            ensure!(out.status.success(), "{path} of {name}: {}", String::from_utf8_lossy(&out.stderr));
+            // It is busy while somebody has a file open there.
+            crate::wait::until("it is mounted otherwise", Duration::from_secs(30), || {
+                let out = Command::new("nsenter")
+                    .args(["--target", &first.to_string(), "--mount", "--", "mount", "-o", options, path])
+                    .output()
+                    .context("`nsenter` could not be started")?;
+                ensure!(out.status.success(), "{path} of {name}: {}", String::from_utf8_lossy(&out.stderr));
+                Ok(())
+            })?;
         }
         Ok(())
     }
