@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use falco_operator::cli::lint_texts;
 use falco_operator::language::{
     Catalog, CatalogData, Checked, Definitions, ExceptionText, ExceptionValue, Expr, ListText, MacroText, Part,
-    RuleText, Words, check_rule, parse,
+    RuleText, Words, check_rule, output_fields, parse,
 };
 
 /// A Falco with macros and lists of its own, one of them with the name of a word that conditions are full of.
@@ -105,8 +105,8 @@ pub fn output(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let rule =
         RuleText { name: "r", condition: "evt.type = close", output: &text, priority: "INFO", ..RuleText::default() };
-    let checked = check(&rule, &Definitions::default(), &CATALOG);
-    for field in &checked.output_fields {
+    check(&rule, &Definitions::default(), &CATALOG);
+    for field in output_fields(&text, "syscall", &CATALOG) {
         assert!(field.span.of(&text).starts_with('%'), "{field:?} of {text:?}");
     }
 }

@@ -177,9 +177,14 @@ impl Priority {
     /// Falco's number for it, 0 the most severe; `None` where Falco would not take it.
     #[must_use]
     pub fn level(&self) -> Option<u8> {
-        let upper = self.0.to_ascii_uppercase();
-        let name = if upper == "INFO" { "INFORMATIONAL" } else { &upper };
-        Self::LEVELS.iter().position(|level| *level == name).map(|index| index as u8)
+        Self::level_of(&self.0)
+    }
+
+    /// [`Priority::level`] of a word.
+    #[must_use]
+    pub fn level_of(word: &str) -> Option<u8> {
+        let name = if word.eq_ignore_ascii_case("INFO") { "INFORMATIONAL" } else { word };
+        Self::LEVELS.iter().position(|level| level.eq_ignore_ascii_case(name)).map(|index| index as u8)
     }
 }
 

@@ -107,10 +107,10 @@ impl Index {
         let mut later = Refresh::None;
         let mut items = vec![];
         if let Some(rendered) = rendered.as_deref().filter(|_| !space.stale && !space.terminating) {
-            let due = Due { facts: &facts, decision: &decision, urgency, now };
-            due.items::<FalcoRule>("FalcoRule", space, &rendered.rules, &mut items, &mut later);
-            due.items::<FalcoMacro>("FalcoMacro", space, &rendered.macros, &mut items, &mut later);
-            due.items::<FalcoList>("FalcoList", space, &rendered.lists, &mut items, &mut later);
+            let due = Due { space, rendered, facts: &facts, decision: &decision, urgency, now };
+            due.items::<FalcoRule>("FalcoRule", &rendered.rules, &mut items, &mut later);
+            due.items::<FalcoMacro>("FalcoMacro", &rendered.macros, &mut items, &mut later);
+            due.items::<FalcoList>("FalcoList", &rendered.lists, &mut items, &mut later);
         }
         let mut actions = decision.actions;
         let rules_file = space.rules_files.get(namespace).cloned();
@@ -239,6 +239,8 @@ impl Index {
 
 /// What the statuses of items rest on.
 struct Due<'a> {
+    space: &'a Space,
+    rendered: &'a Rendered,
     facts: &'a Facts<'a>,
     decision: &'a Decision,
     urgency: Refresh,
@@ -249,20 +251,21 @@ impl Due<'_> {
     fn items<K: Kept>(
         &self,
         kind: &'static str,
-        space: &Space,
         verdicts: &BTreeMap<String, ItemVerdict>,
         items: &mut Vec<ItemWork>,
         later: &mut Refresh,
     ) {
-        for (name, item) in K::items(space) {
+        let part = if kind == "FalcoRule" { ItemKind::Rule } else { ItemKind::Part };
+        for (name, item) in K::items(self.space) {
             let Some(verdict) = verdicts.get(name) else { continue };
             let old = item.object.authored_status();
             let facts = ItemFacts {
-                kind: if kind == "FalcoRule" { ItemKind::Rule } else { ItemKind::Part },
+                kind: part,
                 name,
                 generation: item.object.meta().generation,
                 status: old,
-                verdict: verdict.clone(),
+                verdict,
+                written: self.rendered.written(name).filter(|_| part == ItemKind::Rule),
             };
             let (status, refresh) = item_status(&facts, self.facts, self.decision, self.now);
             if refresh == Refresh::None {

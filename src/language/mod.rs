@@ -78,7 +78,7 @@ pub use events::EventTypes;
 pub use exceptions::{ExceptionText, ExceptionValue, Words};
 pub use explain::{WordInfo, operators, plugin_of, word_info, words};
 pub use fields::{ArgumentInfo, FieldInfo, Kind, Need};
-pub use output::OutputField;
+pub use output::{OutputField, output_fields};
 pub(crate) use output::{control, is_printable_ascii};
 pub use parse::{Parsed, parse};
 pub use print::keeps_text;

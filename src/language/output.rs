@@ -5,6 +5,7 @@
 
 use super::catalog::Catalog;
 use super::diagnostic::{Code, Diagnostic, Part, Span};
+use super::fields::Need;
 use super::limits;
 use super::parse::Parser;
 use super::resolve::{NO_LONGER, Resolver};
@@ -22,19 +23,25 @@ pub struct OutputField {
     pub span: Span,
 }
 
-/// Reads and checks an output for rules of a source.
-pub(crate) fn check(text: &str, source: &str, catalog: &Catalog, report: &mut Vec<Diagnostic>) -> Vec<OutputField> {
+/// The fields of an output for rules of a source, as far as it is one.
+#[must_use]
+pub fn output_fields(text: &str, source: &str, catalog: &Catalog) -> Vec<OutputField> {
+    let (mut report, mut fields) = (vec![], vec![]);
+    let resolver = Resolver { catalog, source };
+    Output { text, resolver, report: &mut report, count: 0, fields: Some(&mut fields) }.read();
+    fields
+}
+
+/// Checks an output for rules of a source.
+pub(crate) fn check(text: &str, source: &str, catalog: &Catalog, report: &mut Vec<Diagnostic>) {
     let start = report.len();
-    let mut output = Output { text, resolver: Resolver { catalog, source }, report, fields: Vec::with_capacity(16) };
-    output.read();
-    let fields = output.fields;
+    Output { text, resolver: Resolver { catalog, source }, report, count: 0, fields: None }.read();
     for diagnostic in report.iter_mut().skip(start) {
         diagnostic.part = Part::Output;
         if diagnostic.code == Code::Deprecated && diagnostic.help.is_some() {
             diagnostic.help = Some(NO_LONGER.to_owned());
         }
     }
-    fields
 }
 
 /// Whether a text is printable ASCII, as nearly all are. Without a way out in between, many bytes are looked at in one step.
@@ -47,11 +54,19 @@ pub(crate) fn control(text: &str) -> Option<(usize, char)> {
     if is_printable_ascii(text) { None } else { text.char_indices().find(|(_, c)| c.is_control()) }
 }
 
+/// Whether what follows a field makes it another word. A dot may end a sentence.
+fn runs_on(behind: &str) -> bool {
+    behind.trim_start_matches('.').starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+}
+
 struct Output<'a, 'r> {
     text: &'a str,
     resolver: Resolver<'a>,
     report: &'r mut Vec<Diagnostic>,
-    fields: Vec<OutputField>,
+    /// How many fields were read.
+    count: usize,
+    /// Where to put them, if somebody wants them.
+    fields: Option<&'r mut Vec<OutputField>>,
 }
 
 impl<'a> Output<'a, '_> {
@@ -76,12 +91,14 @@ impl<'a> Output<'a, '_> {
             );
         }
         let mut at = 0;
-        while let Some(percent) = self.text.get(at..).and_then(|rest| rest.find('%')) {
+        // Fields follow each other so closely that a search in larger steps takes longer.
+        let text = self.text;
+        let next = |at: usize| text.as_bytes().get(at..)?.iter().position(|byte| *byte == b'%');
+        while let Some(percent) = next(at) {
             at = self.field(at + percent);
         }
-        if self.fields.len() > limits::OUTPUT_FIELDS {
-            let message =
-                format!("the output has {} fields; the limit is {}", self.fields.len(), limits::OUTPUT_FIELDS);
+        if self.count > limits::OUTPUT_FIELDS {
+            let message = format!("the output has {} fields; the limit is {}", self.count, limits::OUTPUT_FIELDS);
             self.report.push(Diagnostic::unsafe_(Code::TooLong, whole, message));
         }
     }
@@ -97,6 +114,12 @@ impl<'a> Output<'a, '_> {
             let message = if digits == 0 { "a field must follow `%`" } else { "a field must follow the width" };
             self.report.push(Diagnostic::invalid(Code::OutputFormat, sign, message).help(PERCENT));
             return self.text.len();
+        }
+        if digits == 0
+            && let Some(end) = self.plain(start)
+        {
+            self.count += 1;
+            return end;
         }
         // Falco puts nothing in its place, with a warning.
         if let Some(behind) = rest.strip_prefix("container.info") {
@@ -147,20 +170,33 @@ impl<'a> Output<'a, '_> {
             return end;
         }
         self.report.append(&mut found);
-        // A dot ends a sentence, but letters behind it make it another word.
         let behind = self.text.get(end..).unwrap_or_default();
-        let word = behind.trim_start_matches('.');
-        let runs_on = matches!(operand, Operand::Field(_))
-            && word.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-            && !behind.starts_with('[')
-            && !self.text.get(..end).is_some_and(|text| text.ends_with(']'));
-        if runs_on {
+        if matches!(operand, Operand::Field(_))
+            && runs_on(behind)
+            && !self.text.get(..end).is_some_and(|text| text.ends_with(']'))
+        {
             self.passes_as(end, percent, start);
             return end;
         }
-        let span = Span::new(percent, end);
-        self.fields.push(OutputField { operand, width, span });
+        self.count += 1;
+        if let Some(fields) = &mut self.fields {
+            fields.push(OutputField { operand, width, span: Span::new(percent, end) });
+        }
         end
+    }
+
+    /// Where a field ends of which there is nothing to say, as nearly all are; `None` where it is to be looked at.
+    fn plain(&self, start: usize) -> Option<usize> {
+        if self.fields.is_some() {
+            return None;
+        }
+        let mut scan = Scanner::starting_at(self.text, start);
+        let name = scan.field().filter(|name| *name != "container.info")?;
+        let info = self.resolver.catalog.field(name)?;
+        let good = info.argument.need != Need::Required && !info.deprecated && info.serves(self.resolver.source);
+        let end = scan.at();
+        let behind = scan.rest();
+        (good && !behind.starts_with('[') && !runs_on(behind)).then_some(end)
     }
 
     /// Where the longest field ends that Falco would find there.
@@ -221,3 +257,47 @@ impl<'a> Output<'a, '_> {
 }
 
 const PERCENT: &str = "a percent sign always begins a field and can't be printed itself: write `percent`";
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What is found by looking at each field, and by passing over those of which there is nothing to say.
+    fn both(text: &str) -> [(usize, Vec<Diagnostic>); 2] {
+        let catalog = Catalog::falco();
+        let resolver = Resolver { catalog, source: "syscall" };
+        [true, false].map(|collect| {
+            let (mut report, mut found) = (vec![], vec![]);
+            let fields = collect.then_some(&mut found);
+            let mut output = Output { text, resolver, report: &mut report, count: 0, fields };
+            output.read();
+            (output.count, report)
+        })
+    }
+
+    #[test]
+    fn fields_of_which_there_is_nothing_to_say_are_counted_all_the_same() {
+        let [looked, passed] = both("%proc.name. %20user.name(%proc.aname[2]) %evt.arg.flags %evt.dir %proc.name.x");
+        assert_eq!((looked.0, &looked), (5, &passed));
+        assert_eq!(looked.1.len(), 2, "{:?}", looked.1);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_passed_over_of_which_there_is_something_to_say(
+            words in proptest::collection::vec(
+                prop_oneof![
+                    Just("%"), Just("%proc.name"), Just("proc.aname"), Just("%proc.aname"), Just("%evt.arg"), Just("%evt.dir"),
+                    Just("%ka.verb"), Just("%container.info"), Just("["), Just("2]"), Just("."), Just(".."), Just("x"),
+                    Just("_"), Just(" "), Just("("), Just("é"), Just("12"), Just("tolower("), Just("\n"), Just("%proc.env"),
+                ],
+                0..12,
+            ),
+        ) {
+            let [looked, passed] = both(&words.concat());
+            prop_assert_eq!(looked, passed);
+        }
+    }
+}

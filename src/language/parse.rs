@@ -91,23 +91,33 @@ struct Level {
 /// Parts of a conjunction or a disjunction, and the depth of the deepest.
 #[derive(Default)]
 struct Parts {
-    parts: Vec<Expr>,
+    /// The first one as long as it is alone, as most are: that takes no allocation.
+    alone: Option<Expr>,
+    several: Vec<Expr>,
     depth: usize,
 }
 
 impl Parts {
     fn push(&mut self, (expr, depth): (Expr, usize)) {
-        self.parts.push(expr);
         self.depth = self.depth.max(depth);
+        if let Some(first) = self.alone.take() {
+            self.several.reserve(8);
+            self.several.push(first);
+            self.several.push(expr);
+        } else if self.several.is_empty() {
+            self.alone = Some(expr);
+        } else {
+            self.several.push(expr);
+        }
     }
 
     /// Puts them into one, with the depth of what comes of it.
     fn fold(&mut self, make: fn(Vec<Expr>) -> Expr) -> Option<(Expr, usize)> {
         let depth = std::mem::take(&mut self.depth);
-        if self.parts.len() < 2 {
-            return self.parts.pop().map(|expr| (expr, depth));
+        if self.several.is_empty() {
+            return self.alone.take().map(|expr| (expr, depth));
         }
-        Some((make(std::mem::take(&mut self.parts)), depth + 1))
+        Some((make(std::mem::take(&mut self.several)), depth + 1))
     }
 }
 
@@ -285,9 +295,9 @@ impl<'a> Parser<'a> {
         let first = self.scan.peek()?;
         OPERATORS.get(usize::from(first))?.iter().copied().find(|op| {
             if op.takes_text() && !op.is_sign() {
-                self.scan.take_and_blank(op.word())
+                self.scan.begins(op.word()) && self.scan.take_and_blank(op.word())
             } else {
-                self.scan.take(op.word())
+                self.scan.begins(op.word()) && self.scan.take(op.word())
             }
         })
     }

@@ -11,7 +11,7 @@ use super::diagnostic::{Class, Code, Diagnostic, Part, Severity, Span, nearest};
 use super::events::{self, EventTypes};
 use super::exceptions::{self, ExceptionText};
 use super::limits;
-use super::output::{self, OutputField};
+use super::output;
 use super::parse::parse;
 use super::print::means;
 use super::resolve::catalogued;
@@ -50,8 +50,6 @@ pub struct Checked {
     pub condition: Option<String>,
     /// Whether that is the text as written.
     pub verbatim: bool,
-    /// The fields of the output.
-    pub output_fields: Vec<OutputField>,
     /// Errors and warnings, by part and place.
     pub diagnostics: Vec<Diagnostic>,
     /// The types of events that it can match, for rules of the source `syscall`.
@@ -122,7 +120,7 @@ pub fn check_rule(rule: &RuleText<'_>, definitions: &Definitions, catalog: &Cata
     priority(rule.priority, &mut checked.diagnostics);
     if catalog.has_source(source) {
         let mut report = vec![];
-        checked.output_fields = output::check(rule.output, source, catalog, &mut report);
+        output::check(rule.output, source, catalog, &mut report);
         lenient(rule, &mut report);
         checked.diagnostics.append(&mut report);
     }
@@ -177,10 +175,11 @@ pub fn check_condition(rule: &RuleText<'_>, definitions: &Definitions, catalog: 
         checked.diagnostics.append(&mut report);
     }
     let is_plain = excepted.is_empty();
-    let mut parts = vec![tree];
-    parts.extend(excepted.into_iter().map(|(_, expr)| expr));
-    // One part is itself, so there is always one.
-    let Some(whole) = Expr::all(parts) else { return checked };
+    let whole = if is_plain {
+        tree
+    } else {
+        Expr::And(std::iter::once(tree).chain(excepted.into_iter().map(|(_, expr)| expr)).collect())
+    };
     let hits = if is_plain { catalog.pasted_over(rule.condition) } else { vec![] };
     let meant = is_plain && means(&whole, &hits);
     match definitions.expand(whole, catalog) {
@@ -307,13 +306,27 @@ fn label(tag: &str) -> Cow<'_, str> {
     if tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
         return tag.into();
     }
-    tag.replace(|c: char| !c.is_ascii_alphanumeric(), "_").into()
+    tag.chars().map(in_label).collect::<String>().into()
+}
+
+/// A character of a tag as Falco's metrics have it.
+const fn in_label(c: char) -> char {
+    if c.is_ascii_alphanumeric() { c } else { '_' }
 }
 
 pub(crate) fn tags(tags: &[String], report: &mut Vec<Diagnostic>) {
+    // Of a few tags all pairs are compared faster than a map is made.
+    let few = tags.len() <= 8;
     let mut by_label: FastMap<Cow<'_, str>, &str> = FastMap::default();
     for (index, tag) in tags.iter().enumerate() {
-        let first = *by_label.entry(label(tag)).or_insert(tag);
+        let first = if few {
+            tags.iter()
+                .take(index)
+                .find(|other| other.chars().map(in_label).eq(tag.chars().map(in_label)))
+                .unwrap_or(tag)
+        } else {
+            *by_label.entry(label(tag)).or_insert(tag)
+        };
         let mut wrong = |message: String, help: &str| {
             let span = Span::new(0, tag.len());
             let diagnostic = Diagnostic::unsafe_(Code::InvalidName, span, message);

@@ -18,14 +18,54 @@ pub(crate) enum QuoteError {
     Escape(usize, char),
 }
 
-/// A blank, as conditions know them. A form feed is none, a backspace is.
-const fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x08)
+/// What a byte can be, each a bit: so one look tells it.
+const BLANK: u8 = 1;
+const ENDS_BARE: u8 = 1 << 1;
+const ENDS_ARGUMENT: u8 = 1 << 2;
+const LETTER: u8 = 1 << 3;
+const IN_WORD: u8 = 1 << 4;
+
+const CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte: u8 = 0;
+    loop {
+        let mut class = 0;
+        // A form feed is no blank, a backspace is.
+        if matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x08) {
+            class |= BLANK;
+        }
+        // What a value without quotes can't hold. A backspace is no blank here.
+        if matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0c | b'(' | b')' | b'"' | b'\'' | b'=' | b',') {
+            class |= ENDS_BARE;
+        }
+        if matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0c | b'[' | b']' | b'"' | b'\'') {
+            class |= ENDS_ARGUMENT;
+        }
+        if byte.is_ascii_alphabetic() {
+            class |= LETTER;
+        }
+        if byte.is_ascii_alphanumeric() || byte == b'_' {
+            class |= IN_WORD;
+        }
+        classes[byte as usize] = class;
+        if byte == u8::MAX {
+            break classes;
+        }
+        byte += 1;
+    }
+};
+
+const fn is(byte: u8, class: u8) -> bool {
+    CLASSES[byte as usize] & class != 0
 }
 
-/// What a value without quotes can't hold. A backspace is no blank here.
+/// A blank, as conditions know them.
+const fn is_blank(byte: u8) -> bool {
+    is(byte, BLANK)
+}
+
 const fn ends_bare(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0c | b'(' | b')' | b'"' | b'\'' | b'=' | b',')
+    is(byte, ENDS_BARE)
 }
 
 /// Whether a value can be written without quotes at all.
@@ -40,7 +80,7 @@ pub(crate) fn is_bare_argument(text: &str) -> bool {
 }
 
 const fn ends_argument(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0c | b'[' | b']' | b'"' | b'\'')
+    is(byte, ENDS_ARGUMENT)
 }
 
 impl<'a> Scanner<'a> {
@@ -108,6 +148,13 @@ impl<'a> Scanner<'a> {
         stands
     }
 
+    /// Whether the last byte of a word stands where it would if the word stood here: of words that begin alike, that tells
+    /// most apart without a call.
+    pub(crate) fn begins(&self, word: &str) -> bool {
+        let last = word.len().saturating_sub(1);
+        self.text.as_bytes().get(self.at + last) == word.as_bytes().get(last)
+    }
+
     /// Takes an ASCII sign if it stands here.
     pub(crate) fn take_sign(&mut self, sign: u8) -> bool {
         let stands = self.peek() == Some(sign);
@@ -160,10 +207,10 @@ impl<'a> Scanner<'a> {
     /// `[A-Za-z][A-Za-z0-9_]*`
     pub(crate) fn identifier(&mut self) -> Option<&'a str> {
         let start = self.at;
-        if !self.peek().is_some_and(|byte| byte.is_ascii_alphabetic()) {
+        if !self.peek().is_some_and(|byte| is(byte, LETTER)) {
             return None;
         }
-        self.skip(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        self.skip(|byte| is(byte, IN_WORD));
         self.text.get(start..self.at)
     }
 

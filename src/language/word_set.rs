@@ -37,6 +37,15 @@ impl WordSet {
         self.0 = joined;
     }
 
+    /// Adds all words of another set, and leaves that empty.
+    pub(crate) fn append(&mut self, other: &mut Self) {
+        if self.is_empty() {
+            std::mem::swap(self, other);
+        } else {
+            self.add_all(&std::mem::take(other));
+        }
+    }
+
     /// Whether the word is in it.
     #[must_use]
     pub fn contains(&self, word: &str) -> bool {
@@ -75,7 +84,10 @@ mod tests {
                 (set, model)
             };
             let ((mut set, mut model), (other, model_of_other)) = (of(&one), of(&two));
+            let (mut appended, mut left) = (set.clone(), other.clone());
             set.add_all(&other);
+            appended.append(&mut left);
+            prop_assert!(appended == set && left.is_empty());
             model.extend(model_of_other);
             prop_assert_eq!(set.iter().collect::<Vec<_>>(), model.iter().collect::<Vec<_>>());
             prop_assert!(one.iter().chain(&two).all(|word| set.contains(word)) && !set.contains("x"));

@@ -29,9 +29,17 @@ impl Seen {
     ) -> (AuthoredStatus, Refresh) {
         let decision = world.decide();
         let text = file(&world.items).items.into_iter().find(|item| item.name == name).map(|item| item.text);
-        let mut verdict = ItemVerdict { text, rule_name: Some(name.into()), ..ItemVerdict::default() };
+        let mut verdict =
+            ItemVerdict { written: text.is_some(), rule_name: Some(name.into()), ..ItemVerdict::default() };
         change(&mut verdict);
-        let item = ItemFacts { kind: ItemKind::Rule, name, generation: Some(1), status: self.status.as_ref(), verdict };
+        let item = ItemFacts {
+            kind: ItemKind::Rule,
+            name,
+            generation: Some(1),
+            status: self.status.as_ref(),
+            verdict: &verdict,
+            written: text.as_deref().filter(|_| verdict.written),
+        };
         let now = world.now;
         world.with_facts(|facts| item_status(&item, facts, &decision, now))
     }
@@ -107,8 +115,15 @@ fn an_edited_rule_tells_which_version_is_in_force() {
     world.apply_item("a", "two");
     world.step();
     let decision = world.decide();
-    let verdict = ItemVerdict { text: Some(world.desired().items[0].text.clone()), ..ItemVerdict::default() };
-    let item = ItemFacts { kind: ItemKind::Rule, name: "a", generation: Some(2), status: None, verdict };
+    let (verdict, desired) = (ItemVerdict { written: true, ..ItemVerdict::default() }, world.desired());
+    let item = ItemFacts {
+        kind: ItemKind::Rule,
+        name: "a",
+        generation: Some(2),
+        status: None,
+        verdict: &verdict,
+        written: Some(&desired.items[0].text),
+    };
     let (status, _) = world.with_facts(|facts| item_status(&item, facts, &decision, world.now));
     assert_eq!((status.generation_in_force, status.loaded.as_deref()), (Some(1), Some("0/2")));
 }
@@ -118,7 +133,7 @@ fn rejected_and_idle_rules_say_why() {
     let mut world = World::active(2);
     let seen = Seen::default();
     let (status, _) = seen.verdict(&mut world, "a", |verdict| {
-        verdict.text = None;
+        verdict.written = false;
         verdict.rejected = Some(Reason::Invalid);
         verdict.message = Some("line 1: unknown field `proc.nme`".into());
         verdict.generation_in_force = Some(0);
@@ -192,7 +207,8 @@ fn macros_and_lists_are_active_once_valid() {
         name: "shells",
         generation: Some(4),
         status: None,
-        verdict: ItemVerdict::default(),
+        verdict: &ItemVerdict::default(),
+        written: None,
     };
     let (status, refresh) = world.with_facts(|facts| item_status(&item, facts, &decision, world.now));
     assert_eq!((status.phase, refresh, reason(&status).0), (Some(ItemPhase::Active), Refresh::Now, "True"));
@@ -200,7 +216,8 @@ fn macros_and_lists_are_active_once_valid() {
     item.status = Some(&status);
     let (_, refresh) = world.with_facts(|facts| item_status(&item, facts, &decision, world.now));
     assert_eq!(refresh, Refresh::None);
-    item.verdict.rejected = Some(Reason::DependencyInvalid);
+    let rejected = ItemVerdict { rejected: Some(Reason::DependencyInvalid), ..ItemVerdict::default() };
+    item.verdict = &rejected;
     let (status, refresh) = world.with_facts(|facts| item_status(&item, facts, &decision, world.now));
     assert_eq!((status.phase, refresh), (Some(ItemPhase::Rejected), Refresh::Now));
 }

@@ -26,7 +26,9 @@ pub struct ItemFacts<'a> {
     /// The status that was written last.
     pub status: Option<&'a AuthoredStatus>,
     /// What rendering made of it.
-    pub verdict: ItemVerdict,
+    pub verdict: &'a ItemVerdict,
+    /// Its text in the desired file, where that holds it as it is written: [`crate::render::Rendered::written`].
+    pub written: Option<&'a str>,
 }
 
 /// The kinds of items.
@@ -150,7 +152,7 @@ impl<'f, 'a> Rule<'f, 'a> {
     }
 
     fn status(&self) -> Next {
-        let verdict = &self.item.verdict;
+        let verdict = self.item.verdict;
         let (phase, outlook) = match verdict.rejected {
             Some(reason) => {
                 let mut message = verdict.message.clone().unwrap_or_default();
@@ -253,6 +255,6 @@ impl<'f, 'a> Rule<'f, 'a> {
 
 /// Whether `file` holds the rule as it is written.
 fn holds(item: &ItemFacts<'_>, file: Option<&BundleFile>) -> bool {
-    let Some(text) = &item.verdict.text else { return false };
-    file.is_some_and(|file| file.items.iter().any(|known| known.name == item.name && known.text == *text))
+    let Some(text) = item.written else { return false };
+    file.is_some_and(|file| file.items.iter().any(|known| known.name == item.name && known.text == text))
 }

@@ -3,10 +3,10 @@
 use super::file_rule::FileRule;
 use super::policy::{EventTypeMode, Settings};
 use crate::api::Priority;
-use crate::language::{Catalog, Checked, Code, Diagnostic, Part, Span, catalogued};
+use crate::language::{Catalog, Checked, Code, Diagnostic, Part, Span, catalogued, output_fields};
 
 /// What policy objects to.
-pub(super) fn check(rule: &FileRule, checked: &Checked, settings: &Settings, catalog: &Catalog) -> Vec<Diagnostic> {
+pub(super) fn check(rule: &FileRule<'_>, checked: &Checked, settings: &Settings, catalog: &Catalog) -> Vec<Diagnostic> {
     let mut report = Vec::new();
     let mut deny = |code, part, span, message: String, help: String| {
         report.push(Diagnostic::policy(code, span, message).within(part).help(help));
@@ -53,7 +53,7 @@ pub(super) fn check(rule: &FileRule, checked: &Checked, settings: &Settings, cat
         let span = if *place == Span::default() { Span::new(0, rule.condition.len()) } else { *place };
         deny(Code::DeniedField, Part::Condition, span, message(field), help());
     }
-    for output in &checked.output_fields {
+    for output in output_fields(&rule.output, rule.source(), catalog) {
         output.operand.each_field(&mut |field| {
             if settings.denies(&field.name) || settings.denies(catalogued(catalog, &field.name)) {
                 deny(Code::DeniedField, Part::Output, output.span, message(&field.name), help());

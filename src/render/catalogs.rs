@@ -33,11 +33,11 @@ pub fn catalog(spec: &FalcoCatalogSpec) -> Catalog {
 }
 
 /// Why a Falco with this catalogue would load the rule and never run it; `None` where it would run.
-pub(super) fn why_not_running(rule: &FileRule, catalog: &Catalog) -> Option<String> {
+pub(super) fn why_not_running(rule: &FileRule<'_>, catalog: &Catalog) -> Option<String> {
     if !catalog.has_source(rule.source()) {
         return Some(format!("no source `{}` is loaded", rule.source()));
     }
-    let least = Priority(catalog.priority().to_owned()).level();
+    let least = Priority::level_of(catalog.priority());
     if let (Some(least), Some(level)) = (least, rule.level())
         && level > least
     {
@@ -101,8 +101,12 @@ mod tests {
 
     #[test]
     fn what_keeps_a_rule_from_running_is_named() {
-        let rule =
-            FileRule { rule: "ns/r".into(), priority: "INFO".into(), tags: vec!["t".into()], ..FileRule::default() };
+        let rule = FileRule {
+            rule: "ns/r".into(),
+            priority: "INFO".into(),
+            tags: vec!["t".into()].into(),
+            ..FileRule::default()
+        };
         let with = |priority: &str, selections: &[&str]| {
             let selections = selections.iter().map(ToString::to_string).collect();
             catalog(&FalcoCatalogSpec {

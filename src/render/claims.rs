@@ -1,5 +1,6 @@
 //! Which rule of a namespace gets which name.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -65,10 +66,10 @@ pub(super) fn assign(claimants: &[Claimant<'_>], rules: &Rules<'_>) -> Vec<Claim
             continue;
         }
         if !claimant.valid {
-            taken.take(in_force, claimant);
+            taken.take(rules.bare(in_force), claimant);
             *claim = Some(Claim::Kept(None));
-        } else if rules.candidates(claimant).iter().any(|name| name == in_force) {
-            taken.take(in_force, claimant);
+        } else if rules.forms(claimant).iter().any(|form| rules.is(*form, claimant, in_force)) {
+            taken.take(rules.bare(in_force), claimant);
             *claim = Some(Claim::Name(in_force.to_owned()));
         }
     }
@@ -82,10 +83,10 @@ pub(super) fn assign(claimants: &[Claimant<'_>], rules: &Rules<'_>) -> Vec<Claim
 
     // A rename that can't be had leaves its old name in force, which may be what another rename is after: those that want
     // it are looked at again.
-    let mut after: FastMap<String, Vec<usize>> = FastMap::default();
+    let mut after: FastMap<&str, Vec<usize>> = FastMap::default();
     for (index, claimant) in claimants.iter().enumerate().filter(|(_, claimant)| claimant.in_force.is_some()) {
-        for name in rules.candidates(claimant) {
-            after.entry(name).or_default().push(index);
+        for form in rules.forms(claimant) {
+            after.entry(rules.bare_of(*form, claimant)).or_default().push(index);
         }
     }
     let mut waiting: VecDeque<usize> = order.iter().copied().collect();
@@ -96,9 +97,13 @@ pub(super) fn assign(claimants: &[Claimant<'_>], rules: &Rules<'_>) -> Vec<Claim
             continue;
         }
         if let Err(why) = taken.choose(claimant) {
-            let names = taken.take(in_force, claimant);
+            let bare = rules.bare(in_force);
+            taken.take(bare, claimant);
             *claim = Some(Claim::Kept(Some(why)));
-            waiting.extend(names.iter().filter_map(|name| after.get(name)).flatten());
+            // What is taken may itself look like a name of this namespace.
+            for name in [bare, rules.bare(bare)] {
+                waiting.extend(after.get(name).into_iter().flatten());
+            }
         }
     }
 
@@ -109,13 +114,13 @@ pub(super) fn assign(claimants: &[Claimant<'_>], rules: &Rules<'_>) -> Vec<Claim
         }
         *claim = Some(if claimant.valid {
             match taken.choose(claimant) {
-                Ok(name) => {
-                    taken.take(&name, claimant);
-                    Claim::Name(name)
+                Ok(form) => {
+                    taken.take(rules.bare_of(form, claimant), claimant);
+                    Claim::Name(rules.name(form, claimant).into_owned())
                 }
                 Err(why) => match claimant.in_force {
                     Some(in_force) if taken.why(in_force, claimant).is_none() => {
-                        taken.take(in_force, claimant);
+                        taken.take(rules.bare(in_force), claimant);
                         Claim::Kept(Some(why))
                     }
                     _ => Claim::Nothing(Some(why)),
@@ -128,22 +133,55 @@ pub(super) fn assign(claimants: &[Claimant<'_>], rules: &Rules<'_>) -> Vec<Claim
     claims.into_iter().map(|claim| claim.unwrap_or(Claim::Nothing(None))).collect()
 }
 
+/// One of the names that a rule may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// The one that is written.
+    Written,
+    /// That behind the namespace and a slash.
+    Qualified,
+}
+
 impl Rules<'_> {
-    fn qualified(&self, rule: &str) -> String {
-        format!("{}/{rule}", self.namespace)
+    /// The names that the claimant's rule may have, the best first.
+    fn forms(&self, claimant: &Claimant<'_>) -> &'static [Form] {
+        match self.mode {
+            NameMode::Qualified => &[Form::Qualified],
+            NameMode::Verbatim => &[Form::Written],
+            NameMode::Auto if claimant.chosen.is_some_and(|name| self.is(Form::Qualified, claimant, name)) => {
+                &[Form::Qualified, Form::Written]
+            }
+            NameMode::Auto => &[Form::Written, Form::Qualified],
+        }
     }
 
-    /// The names that the claimant's rule may have, the best first.
-    fn candidates(&self, claimant: &Claimant<'_>) -> Vec<String> {
-        let mut names = match self.mode {
-            NameMode::Auto => vec![claimant.wanted.to_owned(), self.qualified(claimant.wanted)],
-            NameMode::Qualified => vec![self.qualified(claimant.wanted)],
-            NameMode::Verbatim => vec![claimant.wanted.to_owned()],
-        };
-        if let Some(chosen) = claimant.chosen.and_then(|chosen| names.iter().position(|name| name == chosen)) {
-            names.swap(0, chosen);
+    fn name<'c>(&self, form: Form, claimant: &Claimant<'c>) -> Cow<'c, str> {
+        match form {
+            Form::Written => claimant.wanted.into(),
+            Form::Qualified => format!("{}/{}", self.namespace, claimant.wanted).into(),
         }
-        names
+    }
+
+    fn is(&self, form: Form, claimant: &Claimant<'_>, name: &str) -> bool {
+        match form {
+            Form::Written => name == claimant.wanted,
+            Form::Qualified => {
+                name.strip_suffix(claimant.wanted).and_then(|rest| rest.strip_suffix('/')) == Some(self.namespace)
+            }
+        }
+    }
+
+    /// A name without the namespace before it.
+    fn bare<'n>(&self, name: &'n str) -> &'n str {
+        name.strip_prefix(self.namespace).and_then(|rest| rest.strip_prefix('/')).unwrap_or(name)
+    }
+
+    /// [`Rules::bare`] of the name in that form.
+    fn bare_of<'c>(&self, form: Form, claimant: &Claimant<'c>) -> &'c str {
+        match form {
+            Form::Written => self.bare(claimant.wanted),
+            Form::Qualified => claimant.wanted,
+        }
     }
 
     /// The namespace that alone may qualify names in the way of this one: `team-b/x` is not for `team-a` to take.
@@ -171,26 +209,23 @@ pub(super) enum Base {
 /// The names that are taken within the namespace so far.
 struct Taken<'a, 'b> {
     rules: &'b Rules<'b>,
-    /// By the name as written and the name that Falco knows the rule by: the object.
-    holders: FastMap<String, &'a str>,
+    /// By the name without the namespace before it: the object. Two rules of one namespace with one name are a mistake,
+    /// whatever the names are qualified to, so that a name is taken in both of its forms.
+    holders: FastMap<&'a str, &'a str>,
 }
 
 impl<'a> Taken<'a, '_> {
-    /// Takes a name in both of its forms, and says which these are.
-    fn take(&mut self, name: &str, claimant: &Claimant<'a>) -> [String; 2] {
-        // Two rules of one namespace with one name are a mistake, whatever the names are qualified to.
-        let prefix = format!("{}/", self.rules.namespace);
-        let bare = name.strip_prefix(&prefix).unwrap_or(name).to_owned();
-        let names = [format!("{prefix}{bare}"), bare];
-        for name in &names {
-            self.holders.insert(name.clone(), claimant.object);
-        }
-        names
+    fn take(&mut self, bare: &'a str, claimant: &Claimant<'a>) {
+        self.holders.insert(bare, claimant.object);
+    }
+
+    fn holder(&self, name: &str) -> Option<&'a str> {
+        self.holders.get(name).or_else(|| self.holders.get(self.rules.bare(name))).copied()
     }
 
     /// Why the claimant can't have the name; `None` where it can.
     fn why(&self, name: &str, claimant: &Claimant<'_>) -> Option<String> {
-        if let Some(holder) = self.holders.get(name).filter(|holder| **holder != claimant.object) {
+        if let Some(holder) = self.holder(name).filter(|holder| *holder != claimant.object) {
             return Some(format!("FalcoRule `{holder}` of this namespace has the name `{name}`"));
         }
         if let Some(holder) = self.rules.names.held_by_other(name, self.rules.namespace) {
@@ -221,19 +256,19 @@ impl<'a> Taken<'a, '_> {
     }
 
     /// The best name that the claimant can have, or why there is none.
-    fn choose(&self, claimant: &Claimant<'_>) -> Result<String, String> {
+    fn choose(&self, claimant: &Claimant<'_>) -> Result<Form, String> {
         let in_the_way = self.why(claimant.wanted, claimant);
         // Nearly always the name as written is free.
         let wanted = claimant.chosen.is_none_or(|chosen| chosen == claimant.wanted);
         if in_the_way.is_none() && wanted && self.rules.mode != NameMode::Qualified {
-            return Ok(claimant.wanted.to_owned());
+            return Ok(Form::Written);
         }
-        let neighbour = in_the_way.filter(|_| self.holders.contains_key(claimant.wanted));
+        let neighbour = in_the_way.filter(|_| self.holder(claimant.wanted).is_some());
         let mut reasons = Vec::from_iter(neighbour);
         if reasons.is_empty() {
-            for name in self.rules.candidates(claimant) {
-                match self.why(&name, claimant) {
-                    None => return Ok(name),
+            for form in self.rules.forms(claimant) {
+                match self.why(&self.rules.name(*form, claimant), claimant) {
+                    None => return Ok(*form),
                     Some(why) => reasons.push(why),
                 }
             }

@@ -1,5 +1,7 @@
 //! A rule as it stands in a rules file.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 
 use super::yaml;
@@ -8,20 +10,20 @@ use crate::api::{FalcoRuleSpec, Priority};
 /// A rule as it stands in a rules file: everything that the namespace defines is resolved in it.
 ///
 /// It is read back from the text of a bundle when a version in force is to be kept; a key that a newer version wrote is
-/// passed over.
+/// passed over. The texts of one that is written are those of its object, as far as they are the same.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-pub(super) struct FileRule {
-    pub rule: String,
-    pub desc: String,
-    pub condition: String,
-    pub output: String,
-    pub priority: String,
+pub(super) struct FileRule<'a> {
+    pub rule: Cow<'a, str>,
+    pub desc: Cow<'a, str>,
+    pub condition: Cow<'a, str>,
+    pub output: Cow<'a, str>,
+    pub priority: Cow<'a, str>,
     #[serde(default)]
     pub enabled: Option<bool>,
     #[serde(default)]
-    pub tags: Vec<String>,
+    pub tags: Cow<'a, [String]>,
     #[serde(default)]
-    pub source: Option<String>,
+    pub source: Option<Cow<'a, str>>,
     #[serde(default)]
     pub warn_evttypes: Option<bool>,
     #[serde(default, rename = "skip-if-unknown-filter")]
@@ -32,20 +34,22 @@ pub(super) struct FileRule {
     pub capture_duration: Option<i64>,
 }
 
-impl FileRule {
+impl<'a> FileRule<'a> {
     /// The rule under the name as written, with the condition as written. The newlines in which a block of YAML ends are
     /// dropped; priorities are in upper case, as Falco's schema of rules files wants them.
-    pub fn of(spec: &FalcoRuleSpec) -> Self {
-        let text = |text: &str| text.trim_end_matches('\n').to_owned();
+    pub fn of(spec: &'a FalcoRuleSpec) -> Self {
+        let text = |text: &'a str| Cow::Borrowed(text.trim_end_matches('\n'));
+        let priority = spec.priority.0.as_str();
+        let is_lower = priority.bytes().any(|byte| byte.is_ascii_lowercase());
         Self {
-            rule: spec.rule.clone(),
+            rule: Cow::Borrowed(&spec.rule),
             desc: text(&spec.desc),
             condition: text(&spec.condition),
             output: text(&spec.output),
-            priority: spec.priority.0.to_ascii_uppercase(),
+            priority: if is_lower { priority.to_ascii_uppercase().into() } else { priority.into() },
             enabled: spec.enabled,
-            tags: spec.tags.clone(),
-            source: spec.source.clone(),
+            tags: Cow::Borrowed(&spec.tags),
+            source: spec.source.as_deref().map(Cow::Borrowed),
             warn_evttypes: spec.warn_evttypes,
             skip_if_unknown_filter: spec.skip_if_unknown_filter,
             capture: spec.capture,
@@ -54,8 +58,8 @@ impl FileRule {
     }
 
     /// The same rule under another name.
-    pub fn named(&self, name: &str) -> Self {
-        Self { rule: name.to_owned(), ..self.clone() }
+    pub fn named(&self, name: &'a str) -> Self {
+        Self { rule: Cow::Borrowed(name), ..self.clone() }
     }
 
     /// The rule that an item of a bundle holds; `None` where this version can't read it.
@@ -80,7 +84,7 @@ impl FileRule {
 
     /// Falco's number for the priority; `None` where Falco would not take it.
     pub fn level(&self) -> Option<u8> {
-        Priority(self.priority.clone()).level()
+        Priority::level_of(&self.priority)
     }
 }
 
@@ -90,7 +94,7 @@ mod tests {
 
     use super::*;
 
-    fn full() -> FileRule {
+    fn full() -> FileRule<'static> {
         FileRule {
             rule: "a: b".into(),
             desc: "d".into(),
@@ -98,7 +102,7 @@ mod tests {
             output: "%proc.name".into(),
             priority: "INFO".into(),
             enabled: Some(false),
-            tags: vec!["no".into(), "t_1".into(), "1.5".into()],
+            tags: vec!["no".into(), "t_1".into(), "1.5".into()].into(),
             source: Some("syscall".into()),
             warn_evttypes: Some(true),
             skip_if_unknown_filter: Some(true),
@@ -135,9 +139,16 @@ mod tests {
             rule in any::<String>(), desc in any::<String>(), condition in any::<String>(), output in any::<String>(),
             tags in proptest::collection::vec("[A-Za-z0-9_.-]{1,6}", 0..4),
         ) {
-            let written = FileRule { rule, desc, condition, output, tags, ..full() };
+            let written = FileRule {
+                rule: rule.into(),
+                desc: desc.into(),
+                condition: condition.into(),
+                output: output.into(),
+                tags: tags.into(),
+                ..full()
+            };
             prop_assert_eq!(FileRule::read(&written.text()), Some(written.clone()));
-            let other: Vec<FileRule> = serde_saphyr::from_str(&written.text()).unwrap();
+            let other: Vec<FileRule<'_>> = serde_saphyr::from_str(&written.text()).unwrap();
             prop_assert_eq!(other, vec![written]);
         }
     }

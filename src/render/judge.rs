@@ -30,23 +30,23 @@ struct View<'a> {
 
 /// What is to be said about a rule.
 #[derive(Debug, Default)]
-pub(super) struct Judged {
+pub(super) struct Judged<'a> {
     /// Errors and warnings; with [`Judged::only_some`] those of the nodes that can't load it.
     pub findings: Vec<Diagnostic>,
     /// The rule as the file is to hold it, under the name as written; `None` where no Falco could load it.
-    pub ready: Option<Ready>,
+    pub ready: Option<Ready<'a>>,
     /// The Falco versions of the nodes that can't load it, where others can.
     pub only_some: Option<String>,
-    /// Whether, by catalogue, a Falco would leave it out for a field that it lacks.
-    left_out: Vec<bool>,
+    /// The catalogues, by their place, of the Falcos that would leave it out for a field that they lack.
+    left_out: Vec<usize>,
     /// The macros and lists of the namespace that it uses.
     pub uses: Uses,
 }
 
 /// A rule that can go into the file.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Ready {
-    pub rule: FileRule,
+pub(super) struct Ready<'a> {
+    pub rule: FileRule<'a>,
     /// The rule as it stands in a rules file, under that name.
     pub text: String,
     pub cost: Cost,
@@ -112,7 +112,7 @@ impl<'a> Judge<'a> {
     }
 
     /// Judges a rule as it is written.
-    pub fn rule(&self, spec: &FalcoRuleSpec) -> Judged {
+    pub fn rule<'r>(&self, spec: &'r FalcoRuleSpec) -> Judged<'r> {
         let rule = FileRule::of(spec);
         let mut judged = Judged::default();
         let exceptions = text::exceptions(spec, &mut judged.findings);
@@ -120,16 +120,18 @@ impl<'a> Judge<'a> {
         let broken = !judged.findings.is_empty();
         let rule_text = RuleText { exceptions: &exceptions, ..rule_text(&rule) };
 
-        let checked: Vec<_> = self.views.iter().map(|view| self.check(&rule, &rule_text, view)).collect();
-        for (checked, _) in &checked {
-            judged.uses.macros.add_all(&checked.uses.macros);
-            judged.uses.lists.add_all(&checked.uses.lists);
-            judged.left_out.push(checked.diagnostics.iter().any(|finding| finding.code == Code::UnknownFilter));
+        let mut checked: Vec<_> = self.views.iter().map(|view| self.check(&rule, &rule_text, view)).collect();
+        for (index, (checked, _)) in checked.iter_mut().enumerate() {
+            judged.uses.macros.append(&mut checked.uses.macros);
+            judged.uses.lists.append(&mut checked.uses.lists);
+            if checked.diagnostics.iter().any(|finding| finding.code == Code::UnknownFilter) {
+                judged.left_out.push(index);
+            }
         }
-        let (good, bad): (Vec<_>, Vec<_>) =
-            self.views.iter().zip(&checked).partition(|(_, (checked, _))| checked.is_accepted());
-        for (_, (checked, _)) in if bad.is_empty() { &good } else { &bad } {
-            add(&mut judged.findings, checked.diagnostics.clone());
+        let (mut good, mut bad): (Vec<_>, Vec<_>) =
+            self.views.iter().zip(&mut checked).partition(|(_, (checked, _))| checked.is_accepted());
+        for (_, (checked, _)) in if bad.is_empty() { &mut good } else { &mut bad } {
+            add(&mut judged.findings, std::mem::take(&mut checked.diagnostics));
         }
         if broken || good.is_empty() {
             return judged;
@@ -138,13 +140,13 @@ impl<'a> Judge<'a> {
             let versions: BTreeSet<_> = bad.iter().map(|(view, _)| view.catalog.falco_version()).collect();
             judged.only_some = Some(versions.into_iter().collect::<Vec<_>>().join(" and "));
         }
-        match condition(&good) {
+        match condition(&mut good) {
             Ok(condition) => {
                 let nodes =
                     good.iter().filter_map(|(_, (checked, wrapped))| wrapped.as_ref().or(checked.expanded.as_ref()));
                 let nodes = nodes.map(Expr::nodes).max();
                 let broad = good.iter().any(|(_, (checked, _))| checked.is_broad());
-                let rule = FileRule { condition, ..rule };
+                let rule = FileRule { condition: condition.into(), ..rule };
                 let text = rule.text();
                 let cost = Cost { bytes: text.len(), nodes: nodes.unwrap_or_default(), broad };
                 judged.ready = Some(Ready { rule, text, cost });
@@ -178,13 +180,13 @@ impl<'a> Judge<'a> {
     }
 
     /// Checks the rule against one catalogue and policy. With a tree, that is what Falco is to read instead of the rule's.
-    fn check(&self, rule: &FileRule, rule_text: &RuleText<'_>, view: &View<'_>) -> (Checked, Option<Expr>) {
+    fn check(&self, rule: &FileRule<'_>, rule_text: &RuleText<'_>, view: &View<'_>) -> (Checked, Option<Expr>) {
         let mut checked = check_rule(rule_text, &view.definitions, view.catalog);
         checked.diagnostics.extend(allowed::check(rule, &checked, self.settings, view.catalog));
         let mut wrapped = None;
         if self.settings.scope == Scope::Namespace {
             match self.guard(rule.source(), view.catalog) {
-                Ok(Some(field)) => wrapped = checked.expanded.clone().map(|tree| tree.wrap(field, self.namespace)),
+                Ok(Some(field)) => wrapped = checked.expanded.take().map(|tree| tree.wrap(field, self.namespace)),
                 Ok(None) => {}
                 Err(finding) => checked.diagnostics.push(finding),
             }
@@ -219,7 +221,7 @@ impl<'a> Judge<'a> {
     }
 
     /// Whether the rule of a version in force sees no more than is allowed today.
-    fn is_confined(&self, rule: &FileRule) -> bool {
+    fn is_confined(&self, rule: &FileRule<'_>) -> bool {
         if self.settings.scope == Scope::Cluster {
             return true;
         }
@@ -236,11 +238,10 @@ impl<'a> Judge<'a> {
     }
 
     /// Why the rule would be loaded and not run: on all nodes, or on some.
-    pub fn why_not_running(&self, rule: &FileRule, judged: &Judged) -> (Option<String>, Option<String>) {
+    pub fn why_not_running(&self, rule: &FileRule<'_>, judged: &Judged<'_>) -> (Option<String>, Option<String>) {
         let mut reasons = Vec::new();
         for (index, view) in self.views.iter().enumerate() {
-            let left_out = judged.left_out.get(index) == Some(&true);
-            let why = if left_out {
+            let why = if judged.left_out.contains(&index) {
                 Some("it uses a field that this Falco lacks, and asks to be left out then".to_owned())
             } else {
                 catalogs::why_not_running(rule, view.catalog)
@@ -256,18 +257,18 @@ impl<'a> Judge<'a> {
 }
 
 /// The one text that means the same to all Falcos that can load the rule.
-fn condition(good: &[(&View<'_>, &(Checked, Option<Expr>))]) -> Result<String, Diagnostic> {
-    if let [(view, (checked, _)), others @ ..] = good {
+fn condition(good: &mut [(&View<'_>, &mut (Checked, Option<Expr>))]) -> Result<String, Diagnostic> {
+    if let [(view, (checked, _)), others @ ..] = &*good {
         for (other, (theirs, _)) in others {
             same_base(&checked.uses.base_lists, &theirs.uses.base_lists, "list", (view.catalog, other.catalog))?;
             same_base(&checked.uses.base_macros, &theirs.uses.base_macros, "macro", (view.catalog, other.catalog))?;
         }
     }
     let mut error = None;
-    for (view, (checked, wrapped)) in good {
-        let text = match (&checked.condition, wrapped) {
-            (Some(text), None) => text.clone(),
-            (Some(text), wrapped) if *wrapped == checked.expanded => text.clone(),
+    for index in 0..good.len() {
+        let Some((view, (checked, wrapped))) = good.get_mut(index) else { continue };
+        let text = match (checked.condition.take(), wrapped) {
+            (Some(text), None) => text,
             (_, Some(tree)) => match tree.emit(view.catalog) {
                 Ok(text) => text,
                 Err(findings) => {
@@ -328,7 +329,7 @@ fn same_base(
         .help(format!("define the {what} in the namespace")))
 }
 
-fn rule_text(rule: &FileRule) -> RuleText<'_> {
+fn rule_text<'t>(rule: &'t FileRule<'_>) -> RuleText<'t> {
     RuleText {
         name: &rule.rule,
         condition: &rule.condition,

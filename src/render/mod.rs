@@ -69,9 +69,25 @@ pub struct Rendered {
     pub lists: BTreeMap<String, ItemVerdict>,
 }
 
+impl Rendered {
+    /// The text of a rule, by the name of its object, where the desired file holds it as it is written.
+    #[must_use]
+    pub fn written(&self, rule: &str) -> Option<&str> {
+        let items = match &self.file {
+            Ok(file) => &file.items,
+            Err(large) => &large.items,
+        };
+        self.rules.get(rule).filter(|verdict| verdict.written)?;
+        let place = items.binary_search_by(|item| item.name.as_str().cmp(rule)).ok()?;
+        items.get(place).map(|item| item.text.as_str())
+    }
+}
+
 /// A file that the API server would not take as a bundle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TooLarge {
+    /// What it would hold.
+    pub items: Vec<BundleItem>,
     /// Its size, in bytes.
     pub bytes: usize,
     /// The most that is written.
@@ -81,9 +97,8 @@ pub struct TooLarge {
 /// What rendering made of an item.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ItemVerdict {
-    /// The text that the desired file holds for the item as it is written; `None` where it was rejected, and for macros
-    /// and lists.
-    pub text: Option<String>,
+    /// Whether the desired file holds the item as it is written; false where it was rejected, and for macros and lists.
+    pub written: bool,
     /// Why it was rejected; `None` where it was accepted.
     pub rejected: Option<Reason>,
     /// The name that Falco knows the rule by.
@@ -103,7 +118,7 @@ struct Candidate<'a> {
     object: &'a FalcoRule,
     name: &'a str,
     generation: i64,
-    judged: Judged,
+    judged: Judged<'a>,
     /// Whether it may go into the file as it is written.
     accepted: bool,
     /// Its version in force, if that may be kept.
@@ -120,9 +135,10 @@ pub fn render(input: &Input<'_>) -> Rendered {
     let settled: BTreeMap<&str, &BundleItem> =
         input.settled.iter().flat_map(|file| &file.items).map(|item| (item.name.as_str(), item)).collect();
 
+    let mut in_order = input.rules.to_vec();
+    in_order.sort_by_key(|rule| text::object_name(&rule.metadata));
     let mut candidates: Vec<Candidate<'_>> =
-        input.rules.iter().map(|rule| Candidate::new(rule, &judge, &settled)).collect();
-    candidates.sort_by_key(|candidate| candidate.name);
+        in_order.iter().map(|rule| Candidate::new(rule, &judge, &settled)).collect();
     quota::apply(&mut candidates, &settings);
 
     let claims = claims::assign(
@@ -138,26 +154,32 @@ pub fn render(input: &Input<'_>) -> Rendered {
 
     let (macros, lists) = verdict::parts(input, &judge, &candidates);
     let mut items = Vec::with_capacity(candidates.len());
-    let mut rules = BTreeMap::new();
-    for (candidate, claim) in candidates.into_iter().zip(claims) {
+    let settle = |(candidate, claim): (Candidate<'_>, _)| {
         let name = candidate.name.to_owned();
         let (verdict, item) = verdict::settle(candidate, claim, &judge);
         items.extend(item);
-        rules.insert(name, verdict);
-    }
+        (name, verdict)
+    };
+    let rules = candidates.into_iter().zip(claims).map(settle).collect();
     let file = BundleFile::new(items);
     let bytes = size(&file);
-    let file = if bytes > MAX_FILE { Err(TooLarge { bytes, limit: MAX_FILE }) } else { Ok(file) };
+    let file = if bytes > MAX_FILE { Err(TooLarge { items: file.items, bytes, limit: MAX_FILE }) } else { Ok(file) };
     Rendered { file, rules, macros, lists }
 }
 
 /// The size of the file as a part of a bundle's JSON, or at least that size where even that is within the limit.
 fn size(file: &BundleFile) -> usize {
+    const ESCAPED: usize = r"\u0000".len();
+    // Names of keys, the generation, and signs between them come to far less than 256 bytes for each item.
+    let bytes: usize = file.items.iter().map(|item| item.name.len() + item.rule_name.len() + item.text.len()).sum();
+    let at_most = 256 * (file.items.len() + 1) + bytes * ESCAPED;
+    if at_most <= MAX_FILE {
+        return at_most;
+    }
     let most = |text: &str| {
         let escaped = text.bytes().filter(|byte| *byte < b' ' || matches!(byte, b'"' | b'\\')).count();
-        text.len() + escaped * (r"\u0000".len() - 1)
+        text.len() + escaped * (ESCAPED - 1)
     };
-    // Names of keys, the generation, and signs between them come to far less than 256 bytes for each item.
     let items = file.items.iter().map(|item| 256 + most(&item.name) + most(&item.rule_name) + most(&item.text));
     let at_most = 256 + items.sum::<usize>();
     if at_most <= MAX_FILE {

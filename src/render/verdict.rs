@@ -1,9 +1,10 @@
 //! What is said about each item in the end.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::claims::Claim;
-use super::judge::{Judge, Ready};
+use super::judge::{Judge, Judged, Ready};
 use super::{Candidate, Input, ItemVerdict, message, text};
 use crate::api::{BundleItem, Reason};
 use crate::language::{Class, Code, Diagnostic, Part, Span};
@@ -17,11 +18,12 @@ pub(super) fn settle(candidate: Candidate<'_>, claim: Claim, judge: &Judge<'_>) 
         Claim::Name(rule_name) => {
             if let Some(Ready { mut rule, mut text, .. }) = judged.ready.take_if(|_| accepted) {
                 if rule.rule != rule_name {
-                    rule.rule.clone_from(&rule_name);
+                    rule.rule = Cow::Owned(rule_name.clone());
                     text = rule.text();
                 }
-                let item = BundleItem { name: name.to_owned(), generation, rule_name, text };
-                return (accepted_verdict(&judged, &item, judge.why_not_running(&rule, &judged), text_of), Some(item));
+                let not_running = judge.why_not_running(&rule, &judged);
+                let verdict = accepted_verdict(judged, rule_name.clone(), not_running, text_of);
+                return (verdict, Some(BundleItem { name: name.to_owned(), generation, rule_name, text }));
             }
             (None, None)
         }
@@ -57,8 +59,8 @@ pub(super) fn settle(candidate: Candidate<'_>, claim: Claim, judge: &Judge<'_>) 
 }
 
 fn accepted_verdict<'t>(
-    judged: &super::Judged,
-    item: &BundleItem,
+    judged: Judged<'_>,
+    rule_name: String,
     (not_running, elsewhere): (Option<String>, Option<String>),
     text_of: impl Fn(Part) -> &'t str,
 ) -> ItemVerdict {
@@ -73,11 +75,11 @@ fn accepted_verdict<'t>(
     };
     let message = [said, elsewhere].into_iter().flatten().collect::<Vec<_>>().join(". ");
     ItemVerdict {
-        text: Some(item.text.clone()),
-        rule_name: Some(item.rule_name.clone()),
+        written: true,
+        rule_name: Some(rule_name),
         message: Some(message).filter(|message| !message.is_empty()),
         not_running,
-        findings: judged.findings.clone(),
+        findings: judged.findings,
         ..ItemVerdict::default()
     }
 }

@@ -14,7 +14,7 @@ const WORDS: [&str; 10] = ["y", "n", "yes", "no", "on", "off", "true", "false", 
 
 /// Appends a rule as a list item of a rules file, final newline included. The keys have a fixed order, and those that
 /// say nothing are left out.
-pub(super) fn push_rule(out: &mut String, rule: &FileRule) {
+pub(super) fn push_rule(out: &mut String, rule: &FileRule<'_>) {
     out.push_str("- rule: ");
     push_scalar(out, &rule.rule);
     for (key, text) in
@@ -27,7 +27,7 @@ pub(super) fn push_rule(out: &mut String, rule: &FileRule) {
     if !rule.tags.is_empty() {
         push_key(out, "tags");
         let mut separator = "[";
-        for tag in &rule.tags {
+        for tag in rule.tags.iter() {
             out.push_str(separator);
             push_flow_scalar(out, tag);
             separator = ", ";
@@ -84,9 +84,15 @@ fn is_plain(text: &str) -> bool {
     (first.is_ascii_alphabetic() || matches!(first, b'_' | b'/' | b'('))
         && !matches!(last, b' ' | b':')
         && is_printable_ascii(text)
-        && !text.contains(": ")
-        && !text.contains(" #")
+        && !ends_early(bytes)
         && !WORDS.iter().any(|word| word.eq_ignore_ascii_case(text))
+}
+
+/// Whether a plain scalar would end within the text: at a colon or before a number sign. Without a way out in between,
+/// many bytes are looked at in one step.
+fn ends_early(bytes: &[u8]) -> bool {
+    let pair = |one: u8, two: u8| matches!((one, two), (b':', b' ') | (b' ', b'#'));
+    bytes.iter().zip(bytes.iter().skip(1)).fold(false, |found, (one, two)| found | pair(*one, *two))
 }
 
 /// Appends the text in double quotes. Whatever is not plainly printable everywhere is escaped: control characters (a

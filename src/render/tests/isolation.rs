@@ -42,7 +42,7 @@ fn check_holds(check: &Check, event: &Event<'_>) -> Option<bool> {
 
 /// The rendered condition has the guard at its root, and holds for no event of another namespace.
 fn cannot_escape(rendered: &Rendered, seed: u64) {
-    let Some(text) = &rendered.rules["a"].text else { return };
+    let Some(text) = rendered.written("a") else { return };
     let condition = FileRule::read(text).unwrap().condition;
     let tree = parse(&condition).tree.unwrap_or_else(|| panic!("{condition}")).unplaced();
     let Expr::And(parts) = &tree else { panic!("{condition}") };
@@ -75,8 +75,7 @@ fn cannot_escape(rendered: &Rendered, seed: u64) {
 #[test]
 fn conditions_are_confined_as_trees() {
     let rendered = confined("evt.type = open or proc.name = bash").render();
-    let text = rendered.rules["a"].text.clone().unwrap();
-    let condition = FileRule::read(&text).unwrap().condition;
+    let condition = FileRule::read(rendered.written("a").unwrap()).unwrap().condition;
     assert_eq!(condition, "k8s.ns.name = ns and (evt.type = open or proc.name = bash)");
     cannot_escape(&rendered, 7);
 }
@@ -167,7 +166,8 @@ fn other_sources_are_refused_unless_allowed() {
     assert_eq!(world.render().rules["a"].rejected, None);
     world.rules[0].spec.source = Some("k8s_audit".into());
     world.rules[0].spec.condition = "ka.verb = create".into();
-    let text = world.render().rules["a"].text.clone().unwrap();
+    let rendered = world.render();
+    let text = rendered.written("a").unwrap();
     assert!(text.contains("ka.target.namespace = ns and ka.verb = create"), "{text}");
     // A Falco that can't tell the namespace of an event can't confine a rule to it.
     let mut world = confined("evt.type = open");

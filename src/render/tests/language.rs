@@ -9,7 +9,7 @@ fn condition(world: &World) -> String {
     let rendered = world.render();
     let verdict = &rendered.rules["a"];
     assert_eq!(verdict.rejected, None, "{verdict:?}");
-    FileRule::read(verdict.text.as_ref().unwrap()).unwrap().condition
+    FileRule::read(rendered.written("a").unwrap()).unwrap().condition.into_owned()
 }
 
 fn world(condition: &str) -> World {
@@ -21,7 +21,7 @@ fn world(condition: &str) -> World {
 fn rejection(world: &World) -> (Reason, String) {
     let rendered = world.render();
     let verdict = &rendered.rules["a"];
-    assert_eq!(verdict.text, None);
+    assert_eq!(rendered.written("a"), None);
     (verdict.rejected.unwrap_or_else(|| panic!("{verdict:?}")), verdict.message.clone().unwrap())
 }
 
@@ -224,7 +224,7 @@ fn what_is_loaded_and_can_not_run_says_so() {
     let mut world = world("evt.type = open");
     world.catalogs = vec![published("notice", "enable rule x")];
     let verdict = &world.render().rules["a"];
-    assert!(verdict.rejected.is_none() && verdict.text.is_some());
+    assert!(verdict.rejected.is_none() && verdict.written);
     assert!(verdict.not_running.as_ref().unwrap().contains("less severe"), "{verdict:?}");
     // The name that a selection is matched with is the one that Falco knows.
     world.catalogs = vec![published("debug", "disable rule ns/*")];

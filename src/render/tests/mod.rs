@@ -109,7 +109,7 @@ fn the_example_gives_its_file_byte_for_byte() {
     let rendered = World::of(vec![serde_yaml::from_str(EXAMPLE).unwrap()]).render();
     assert_eq!(text(&rendered), EXAMPLE_FILE);
     let verdict = &rendered.rules["bash"];
-    assert_eq!(verdict.text.as_deref(), Some(EXAMPLE_FILE));
+    assert_eq!(rendered.written("bash"), Some(EXAMPLE_FILE));
     assert_eq!(verdict.rule_name.as_deref(), Some("shell_in_container"));
     assert_eq!((verdict.rejected, verdict.generation_in_force), (None, None));
     // It works, and Falco itself would warn that it looks at every event.
@@ -146,7 +146,7 @@ fn a_rejected_rule_keeps_its_version_in_force_and_blocks_nobody() {
     let rendered = world.render();
     let verdict = &rendered.rules["a"];
     assert_eq!(verdict.rejected, Some(Reason::Unsafe));
-    assert_eq!((&verdict.text, verdict.generation_in_force), (&None, Some(1)));
+    assert_eq!((verdict.written, verdict.generation_in_force), (false, Some(1)));
     assert_eq!(verdict.rule_name.as_deref(), Some("rule a"));
     assert_eq!(text(&rendered), before.replacen("rule: rule b\n  desc: d", "rule: rule b\n  desc: new", 1));
     // It stays however often that is repeated.
@@ -166,7 +166,7 @@ fn a_rejected_rule_without_a_version_in_force_is_left_out() {
     let rendered = world.render();
     let verdict = &rendered.rules["a"];
     assert_eq!((verdict.rejected, verdict.generation_in_force), (Some(Reason::Unsafe), None));
-    assert_eq!((&verdict.rule_name, &verdict.text), (&None, &None));
+    assert_eq!((&verdict.rule_name, verdict.written), (&None, false));
     assert_eq!(rendered.file.unwrap().items.len(), 1);
 }
 
@@ -353,13 +353,13 @@ proptest! {
         odd.spec.desc = desc;
         odd.spec.condition = format!("evt.type = open and{blank}proc.cmdline contains \"{value}\"\n");
         odd.spec.output = output;
+        let rendered = World::of(vec![odd.clone()]).render();
         let mut expected = FileRule::of(&odd.spec);
-        let rendered = World::of(vec![odd]).render();
         prop_assert_eq!(&rendered.rules["a"].message, &None);
-        expected.rule.clone_from(rendered.rules["a"].rule_name.as_ref().unwrap());
+        expected.rule = rendered.rules["a"].rule_name.clone().unwrap().into();
         let text = text(&rendered);
-        let one: Vec<FileRule> = serde_yaml::from_str(&text).unwrap();
-        let two: Vec<FileRule> = serde_saphyr::from_str(&text).unwrap();
+        let one: Vec<FileRule<'_>> = serde_yaml::from_str(&text).unwrap();
+        let two: Vec<FileRule<'_>> = serde_saphyr::from_str(&text).unwrap();
         prop_assert_eq!(&one[..], std::slice::from_ref(&expected));
         prop_assert_eq!(&two[..], &[expected]);
     }
