@@ -15,22 +15,7 @@ fn root() -> PathBuf {
 
 /// Every page of the repository, by its path from the root.
 fn pages() -> BTreeMap<PathBuf, String> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![root()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
-            let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
-            if path.is_dir() {
-                if !name.starts_with('.') && !["target", "demo"].contains(&name.as_str()) && !path.is_symlink() {
-                    folders.push(path);
-                }
-            } else if path.extension().is_some_and(|it| it == "md") {
-                let text = fs::read_to_string(&path).unwrap();
-                found.insert(path.strip_prefix(root()).unwrap().to_path_buf(), text);
-            }
-        }
-    }
-    found
+    test_cluster::tools::pages().unwrap()
 }
 
 /// The lines of a page with whether they stand in a fenced block, the fences left out.

@@ -192,6 +192,8 @@ impl Place {
     pub fn options(&self) -> EngineOptions {
         let mut options = EngineOptions::new(self.path("state"), self.path("etc/falco.yaml"));
         options.command = vec![self.path("falco").display().to_string()];
+        // Half of what is usual: some of the tests wait for it.
+        options.confirm_timeout = Duration::from_secs(5);
         options.grace = Duration::from_secs(5);
         options
     }

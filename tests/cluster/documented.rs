@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use regex::Regex;
-use test_cluster::{Tool, tools::repository};
+use test_cluster::Tool;
+use test_cluster::tools::{pages, repository};
 
 use crate::support::{Scenarios, World, product};
 
@@ -186,9 +187,8 @@ impl Desk {
         let pod = agent.trim().strip_prefix("pod/").context(agent.clone())?;
         let names = [("NODE", "node-1"), ("POD", pod), ("TEAM", "default"), ("RULE", "bash")];
         let (mut faults, mut ran) = (Vec::new(), 0);
-        for page in pages()?.iter().filter(|page| page.starts_with(RUNBOOKS)) {
-            let text = std::fs::read_to_string(repository().join(page))?;
-            for block in blocks(&text).iter().filter(|block| block.kind() == Kind::Script) {
+        for (page, text) in pages()?.iter().filter(|(page, _)| page.starts_with(RUNBOOKS)) {
+            for block in blocks(text).iter().filter(|block| block.kind() == Kind::Script) {
                 for line in block.text.lines() {
                     let mut line = line.to_owned();
                     for (name, value) in names {
@@ -213,32 +213,13 @@ impl Desk {
     }
 }
 
-/// Every page of the repository.
-fn pages() -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    let mut folders = vec![repository()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder)? {
-            let path = entry?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if path.is_dir() && !path.is_symlink() && !name.starts_with('.') && name != "target" && name != "demo" {
-                folders.push(path);
-            } else if path.extension().is_some_and(|it| it == "md") {
-                found.push(path.strip_prefix(repository())?.to_path_buf());
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
 /// No block has a command that is neither run nor said to be for elsewhere.
 fn unmarked() -> Result<()> {
     let run =
         |page: &Path| PAGES.iter().chain([&FIRST_STEPS]).any(|it| Path::new(it) == page) || page.starts_with(RUNBOOKS);
     let mut faults = Vec::new();
-    for page in pages()? {
-        for block in blocks(&std::fs::read_to_string(repository().join(&page))?) {
+    for (page, text) in pages()? {
+        for block in blocks(&text) {
             let what = match block.kind() {
                 _ if block.reason().is_some() => continue,
                 Kind::Text if block.has_commands() => "has commands, and is not marked `sh` or `console`",

@@ -1,25 +1,16 @@
 //! The documentation's commands of these tasks are tasks that there are.
 
-use std::path::PathBuf;
-
 use clap::CommandFactory;
-use test_cluster::tools::repository;
+use test_cluster::tools::pages;
 
 use crate::Cli;
-
-fn pages() -> Vec<PathBuf> {
-    let listed = std::process::Command::new("git").args(["ls-files", "*.md"]).current_dir(repository()).output();
-    let listed = String::from_utf8(listed.unwrap().stdout).unwrap();
-    listed.lines().map(|path| repository().join(path)).filter(|path| path.is_file()).collect()
-}
 
 #[test]
 fn every_task_that_the_docs_name_is_there() {
     let mut root = Cli::command();
     root.build();
     let mut checked = 0;
-    for page in pages() {
-        let text = std::fs::read_to_string(&page).unwrap();
+    for (page, text) in pages().unwrap() {
         for (_, rest) in text.lines().filter_map(|line| line.split_once("cargo xtask ")) {
             let rest = rest.split(['`', '#', '|', '>']).next().unwrap_or_default();
             let mut words = rest.split_whitespace().map(|word| word.trim_end_matches(['.', ',', ';', ':', ')']));

@@ -267,6 +267,26 @@ pub fn cache_dir() -> Result<PathBuf> {
     Ok(base.join("falco-operator"))
 }
 
+/// Every page of documentation, by its path within the repository: its text.
+pub fn pages() -> Result<BTreeMap<PathBuf, String>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![repository()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if path.is_dir() && !path.is_symlink() {
+                // What is built or left by a demo is nobody's documentation.
+                folders
+                    .extend((!name.starts_with('.') && !["target", "demo"].contains(&name.as_str())).then_some(path));
+            } else if path.extension().is_some_and(|it| it == "md") {
+                found.insert(path.strip_prefix(repository())?.to_path_buf(), fs::read_to_string(&path)?);
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// The checkout that this crate was built from.
 #[must_use]
 pub fn repository() -> PathBuf {
