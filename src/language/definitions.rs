@@ -413,11 +413,10 @@ impl Definitions {
         let is_name = |value: &Value| {
             value.kind == ValueKind::Bare && (self.lists.contains_key(&value.text) || catalog.has_list(&value.text))
         };
-        if !list.values.iter().any(is_name) {
-            return;
-        }
-        let mut values = Vec::with_capacity(list.values.len());
-        for mut value in std::mem::take(&mut list.values) {
+        let Some(first) = list.values.iter().position(is_name) else { return };
+        let rest = list.values.split_off(first);
+        let mut values = std::mem::take(&mut list.values);
+        for mut value in rest {
             if value.kind == ValueKind::Bare {
                 if let Some(own) = self.lists.get(&value.text) {
                     uses.lists.insert(&value.text);

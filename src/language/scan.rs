@@ -25,7 +25,7 @@ const ENDS_ARGUMENT: u8 = 1 << 2;
 const LETTER: u8 = 1 << 3;
 const IN_WORD: u8 = 1 << 4;
 
-const CLASSES: [u8; 256] = {
+static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     let mut byte: u8 = 0;
     loop {

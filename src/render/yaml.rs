@@ -91,8 +91,11 @@ fn is_plain(text: &str) -> bool {
 /// Whether a plain scalar would end within the text: at a colon or before a number sign. Without a way out in between,
 /// many bytes are looked at in one step.
 fn ends_early(bytes: &[u8]) -> bool {
-    let pair = |one: u8, two: u8| matches!((one, two), (b':', b' ') | (b' ', b'#'));
-    bytes.iter().zip(bytes.iter().skip(1)).fold(false, |found, (one, two)| found | pair(*one, *two))
+    let is = |byte: &u8, sign: u8| u8::from(*byte == sign);
+    let pairs = bytes.iter().zip(bytes.iter().skip(1));
+    let ends =
+        pairs.fold(0, |found, (one, two)| found | (is(one, b':') & is(two, b' ')) | (is(one, b' ') & is(two, b'#')));
+    ends != 0
 }
 
 /// Appends the text in double quotes. Whatever is not plainly printable everywhere is escaped: control characters (a
