@@ -78,7 +78,7 @@ pub fn condition(data: &[u8]) {
     }];
     let (definitions, _) = Definitions::compile(&lists, &macros, &CATALOG);
     for (condition, exceptions) in
-        [(&*text, &[][..]), ("n and proc.name in (l)", &[]), ("evt.type = close", &exceptions)]
+        [(&*text, &[][..]), ("n and proc.name in (l)", &[]), ("evt.type = close", &exceptions), (&*text, &exceptions)]
     {
         let rule = RuleText { name: "r", condition, output: "o", priority: "INFO", exceptions, ..RuleText::default() };
         let checked = check(&rule, &definitions, &CATALOG);

@@ -144,28 +144,23 @@ pub fn check_condition(rule: &RuleText<'_>, definitions: &Definitions, catalog: 
         );
     }
     let excepted = exceptions::compile(rule.exceptions, catalog, &mut checked.diagnostics);
-    let Some(tree) = parsed.tree else {
-        let readable = parsed.readable.filter(|_| is_known);
-        if let Some(tree) = readable.filter(|tree| over_limits(definitions.size(tree, catalog), tree).is_none()) {
-            let mut report = vec![];
-            check::condition(&tree, source, definitions, catalog, &mut report);
-            lenient(rule, &mut report);
-            checked.diagnostics.append(&mut report);
-        }
-        finish(&mut checked);
-        return checked;
-    };
-    let all = std::iter::once(&tree).chain(excepted.iter().map(|(_, expr)| expr));
-    let size = all.map(|expr| definitions.size(expr, catalog)).fold(Size::default(), Size::beside);
+    // Of a condition that can't be read as a whole, what can be is looked at all the same, and so are its exceptions: each
+    // mistake is told at once.
+    let is_whole = parsed.tree.is_some();
+    let tree = parsed.tree.or(parsed.readable);
+    let all = || tree.iter().chain(excepted.iter().map(|(_, expr)| expr));
+    let size = all().map(|expr| definitions.size(expr, catalog)).fold(Size::default(), Size::beside);
     // What is too large is not looked at: that would take as long as it is large.
-    if let Some(over) = over_limits(size, &tree) {
+    if let Some(over) = all().next().and_then(|first| over_limits(size, first)) {
         checked.diagnostics.push(over);
         finish(&mut checked);
         return checked;
     }
     if is_known {
         let mut report = vec![];
-        check::condition(&tree, source, definitions, catalog, &mut report);
+        if let Some(tree) = &tree {
+            check::condition(tree, source, definitions, catalog, &mut report);
+        }
         for (index, expr) in &excepted {
             let mut found = vec![];
             check::condition(expr, source, definitions, catalog, &mut found);
@@ -174,6 +169,10 @@ pub fn check_condition(rule: &RuleText<'_>, definitions: &Definitions, catalog: 
         lenient(rule, &mut report);
         checked.diagnostics.append(&mut report);
     }
+    let Some(tree) = tree.filter(|_| is_whole) else {
+        finish(&mut checked);
+        return checked;
+    };
     let is_plain = excepted.is_empty();
     let whole = if is_plain {
         tree

@@ -1,6 +1,8 @@
 //! Every mistake of an item is told at once, and none that is not there.
 
-use crate::language::{Catalog, Code, Definitions, MacroText, RuleText, check_rule, parse};
+use crate::language::{
+    Catalog, Code, Definitions, ExceptionText, ExceptionValue, MacroText, Part, RuleText, Words, check_rule, parse,
+};
 
 /// The words that are pointed at, with the codes.
 fn told(condition: &str) -> Vec<(Code, String)> {
@@ -36,6 +38,32 @@ fn what_is_behind_a_mistake_of_syntax_is_told_too() {
         ("proc.name is \"a and b\" and fd.nmae = x", &[(Code::Syntax, "is"), (Code::UnknownField, "fd.nmae")]),
     ] {
         assert_eq!(told(condition), of(expected), "{condition}");
+    }
+}
+
+#[test]
+fn exceptions_are_looked_at_beside_a_mistake_of_syntax() {
+    let one = |name: &str, field: &str| ExceptionText {
+        name: name.into(),
+        fields: Words::One(field.into()),
+        values: vec![ExceptionValue::One("x".into())],
+        ..ExceptionText::default()
+    };
+    let exceptions = [one("good", "proc.name"), one("bad", "proc.nmae"), one("worse", "evt.num")];
+    for condition in ["proc.name is a and evt.type = open", "(proc.name = a", "proc.name = bash and evt.type = open"] {
+        let rule = RuleText {
+            name: "r",
+            condition,
+            output: "o",
+            priority: "INFO",
+            exceptions: &exceptions,
+            ..RuleText::default()
+        };
+        let checked = check_rule(&rule, &Definitions::default(), Catalog::falco());
+        let parts: Vec<Part> =
+            checked.errors().map(|error| error.part).filter(|part| *part != Part::Condition).collect();
+        assert_eq!(parts, [Part::Exception(1), Part::Exception(2)], "{condition}: {:?}", checked.diagnostics);
+        assert!(checked.condition.is_none(), "{condition}");
     }
 }
 
