@@ -191,7 +191,7 @@ impl<'a> Output<'a, '_> {
             return None;
         }
         let mut scan = Scanner::starting_at(self.text, start);
-        let name = scan.field().filter(|name| *name != "container.info")?;
+        let name = scan.field().filter(|name| !name.starts_with("container.info"))?;
         let info = self.resolver.catalog.field(name)?;
         let good = info.argument.need != Need::Required && !info.deprecated && info.serves(self.resolver.source);
         let end = scan.at();

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use test_cluster::{Options, Prometheus, tools::repository, wait};
 
-use crate::support::{BASH, LIMIT, SYSTEM, World, product, spec};
+use crate::support::{BASH, FAULTS, LIMIT, SYSTEM, World, product, spec};
 
 /// Of the pods that are processes here.
 const RUNS: (&str, &str) = ("example.org/runs", "process");
@@ -251,6 +251,7 @@ fn hosts() -> Result<()> {
             "containers": [{
                 "name": "falco", "image": "docker.io/falcosecurity/falco:0.44.1",
                 "args": ["-c", "/var/falco-operator/falco.yaml"],
+                "env": [{"name": "FALCO_STAND_IN_CONTROL", "value": FAULTS}],
                 "volumeMounts": [
                     {"name": "etc", "mountPath": "/etc/falco"}, {"name": "state", "mountPath": "/var/falco-operator"},
                 ],
@@ -267,8 +268,35 @@ fn hosts() -> Result<()> {
     lives(&world, &HOSTS)?;
     world.cluster.kubectl(&["apply", "-f", "examples/hosts/host.falcorule.yaml"])?;
     world.active("default", "ssh-key", 1)?;
-    scraped(&world, HOSTS_VALUES)?;
+    let prometheus = scraped(&world, HOSTS_VALUES)?;
+    counted(&world, &HOSTS, &prometheus)?;
     uninstalled(&world, &HOSTS)
+}
+
+/// Whose rules matched is known to the next agent too, before it has proved that they are loaded.
+fn counted(world: &World, beside: &Beside, prometheus: &Prometheus) -> Result<()> {
+    let node = &world.nodes()?[0];
+    world.create_namespace("counted")?;
+    world.rule("counted", "one", BASH)?;
+    world.active("counted", "one", 1)?;
+    world.fault(node, "draft", &json!({"rules": ["one of counted"], "times": 3}).to_string())?;
+    let faults = world.cluster.node_path(node, FAULTS);
+    let taken = faults.join("match-1");
+    std::fs::rename(faults.join("draft"), &taken)?;
+    wait::until("Falco has counted the matches", LIMIT, || {
+        ensure!(!taken.exists(), "they are still to be taken in");
+        Ok(())
+    })?;
+    beside.end_agent(world, Signal::SIGKILL)?;
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs_f64();
+    wait::until("the next agent tells whose they are", LIMIT, || {
+        let proved = format!("timestamp(falco_operator_agent_proved == 1) > {since}");
+        let matches = "falco_operator_agent_rule_matches_total{namespace=\"counted\",falcorule=\"one\"}";
+        let found = prometheus.ask("query", &[("query", &format!("{matches} and on (node) ({proved})"))])?;
+        ensure!(found["result"][0]["value"][1] == "3", "{found}");
+        Ok(())
+    })?;
+    world.clear(&["counted"])
 }
 
 /// Rules come into force, are proved, and go again; the agent, which comes and goes too, owns no Falco.
@@ -302,7 +330,7 @@ fn lives(world: &World, beside: &Beside) -> Result<()> {
 }
 
 /// A Prometheus that goes by the chart's monitors knows of the node's Falco.
-fn scraped(world: &World, values: &str) -> Result<()> {
+fn scraped(world: &World, values: &str) -> Result<Prometheus> {
     let prometheus = Prometheus::start_with(&world.cluster, &["--values", &format!("examples/{values}")], &[])?;
     let node = &world.nodes()?[0];
     wait::until("Prometheus knows that Falco is up", LIMIT, || {
@@ -314,7 +342,8 @@ fn scraped(world: &World, values: &str) -> Result<()> {
             prometheus.ask("targets", &[("state", "active")])?
         );
         Ok(())
-    })
+    })?;
+    Ok(prometheus)
 }
 
 /// Uninstalled with a rule in force, nothing of it is left, nothing is stuck, and Falco goes on.

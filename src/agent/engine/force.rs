@@ -13,6 +13,7 @@ use super::page::{self, Page, PageError};
 use super::plan::Plan;
 use super::process::Spec;
 use super::sets::Set;
+use super::tally;
 use super::{ReloadOutcome, Step, Strategy, cut};
 use crate::api::NodeFaultReason;
 
@@ -183,7 +184,8 @@ impl Driver {
                         self.no_metrics = false;
                         without = None;
                         // What it counts until it is another process is counted nowhere else.
-                        self.outlets.counters.change(|tally| tally.with(&page, true));
+                        let is_new = before != Some(page.reloaded);
+                        self.outlets.counters.change(|tally| tally.with(&page, is_new));
                         if before.is_none_or(|before| page.reloaded != before) && page.shows(set, &base.hashes) {
                             self.ask_versions(address).await;
                             return Answer::Confirmed(page);
@@ -205,8 +207,15 @@ impl Driver {
         }
     }
 
+    /// What the next pages count may be of the rules of this set: after a start of the agent's own, or after a set that was
+    /// taken back, nobody else says whose they are.
+    fn may_count(&self, set: &Set) {
+        self.outlets.counters.change(|tally| tally.also_owned_by(tally::owners(&set.files)));
+    }
+
     /// Proves that Falco runs the set that is in force already: it was started, or the base has changed.
     pub(super) async fn prove(&mut self, set: &Set, base: &Base) -> Turn<()> {
+        self.may_count(set);
         let spec = self.command.spec(base, self.options.rule_matching, None);
         let deaths = self.deaths();
         if let Some(falco) = self.falco.clone() {
@@ -321,6 +330,7 @@ impl Driver {
 
     /// Whether Falco runs with a set that ran before, which is in force on disk again.
     async fn control(&mut self, set: &Set, base: &Base) -> Turn<()> {
+        self.may_count(set);
         let spec = self.command.spec(base, self.options.rule_matching, None);
         let answer =
             if self.falco.is_some() { self.started(set, &spec, base).await } else { self.reload(set, base).await };

@@ -66,6 +66,14 @@ impl Tally {
         self
     }
 
+    /// With further rules that may be counted, as long as it is not known which of them are loaded.
+    #[must_use]
+    pub fn also_owned_by(mut self, more: BTreeMap<String, Owner>) -> Self {
+        let mut owners = std::mem::take(&mut self.owners);
+        owners.extend(more);
+        self.owned_by(owners)
+    }
+
     /// How many rules of `FalcoRule`s are loaded.
     #[must_use]
     pub fn loaded(&self) -> usize {
@@ -198,6 +206,15 @@ mod tests {
         let tally = tally.with(&page(1, &[("a", 3)]), true).with(&page(1, &[("a", 5), ("base", 2)]), false);
         let tally = tally.with(&page(2, &[]), true).with(&page(2, &[("a", 1), ("b", 1)]), false);
         assert_eq!((count(&tally, "a"), count(&tally, "b"), tally.base), (Some(6), Some(1), 2));
+    }
+
+    #[test]
+    fn rules_that_may_be_loaded_are_nobody_else_s() {
+        let tally = Tally::new(9).owned_by(owners(&["a"])).also_owned_by(owners(&["b"]));
+        let tally = tally.with(&page(1, &[("a", 3), ("b", 4), ("base", 1)]), true);
+        assert_eq!((count(&tally, "a"), count(&tally, "b"), tally.base), (Some(3), Some(4), 1));
+        let tally = tally.owned_by(owners(&["b"])).with(&page(1, &[("a", 3), ("b", 4), ("base", 1)]), true);
+        assert_eq!((count(&tally, "a"), count(&tally, "b"), tally.base), (None, Some(4), 1));
     }
 
     #[test]
