@@ -255,17 +255,17 @@ impl Due<'_> {
         items: &mut Vec<ItemWork>,
         later: &mut Refresh,
     ) {
-        let part = if kind == "FalcoRule" { ItemKind::Rule } else { ItemKind::Part };
+        let item_kind = if kind == "FalcoRule" { ItemKind::Rule } else { ItemKind::Part };
         for (name, item) in K::items(self.space) {
             let Some(verdict) = verdicts.get(name) else { continue };
             let old = item.object.authored_status();
             let facts = ItemFacts {
-                kind: part,
+                kind: item_kind,
                 name,
                 generation: item.object.meta().generation,
                 status: old,
                 verdict,
-                written: self.rendered.written(name).filter(|_| part == ItemKind::Rule),
+                written: self.rendered.written(name).filter(|_| item_kind == ItemKind::Rule),
             };
             let (status, refresh) = item_status(&facts, self.facts, self.decision, self.now);
             if refresh == Refresh::None {

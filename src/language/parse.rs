@@ -100,14 +100,13 @@ struct Parts {
 impl Parts {
     fn push(&mut self, (expr, depth): (Expr, usize)) {
         self.depth = self.depth.max(depth);
-        if let Some(first) = self.alone.take() {
-            self.several.reserve(8);
-            self.several.push(first);
-            self.several.push(expr);
-        } else if self.several.is_empty() {
-            self.alone = Some(expr);
-        } else {
-            self.several.push(expr);
+        match self.alone.take() {
+            Some(first) => {
+                self.several.reserve(8);
+                self.several.extend([first, expr]);
+            }
+            None if self.several.is_empty() => self.alone = Some(expr),
+            None => self.several.push(expr),
         }
     }
 
@@ -294,11 +293,9 @@ impl<'a> Parser<'a> {
     fn operator(&mut self) -> Option<Op> {
         let first = self.scan.peek()?;
         OPERATORS.get(usize::from(first))?.iter().copied().find(|op| {
-            if op.takes_text() && !op.is_sign() {
-                self.scan.begins(op.word()) && self.scan.take_and_blank(op.word())
-            } else {
-                self.scan.begins(op.word()) && self.scan.take(op.word())
-            }
+            let wants_blank = op.takes_text() && !op.is_sign();
+            self.scan.begins(op.word())
+                && if wants_blank { self.scan.take_and_blank(op.word()) } else { self.scan.take(op.word()) }
         })
     }
 

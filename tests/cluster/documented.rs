@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use regex::Regex;
-use test_cluster::Tool;
 use test_cluster::tools::{pages, repository};
+use test_cluster::{Tool, wait};
 
 use crate::support::{Scenarios, World, product};
 
@@ -145,14 +145,11 @@ impl Desk {
     /// to be rolled out: no reader is as fast as this test.
     fn asked(&self) -> Result<()> {
         let example = "kubectl apply --dry-run=server --filename examples/bash.falcorule.yaml 2>&1";
-        let begun = Instant::now();
-        loop {
-            match self.sh(example) {
-                Ok(answer) if answer.contains("Warning: ") => return Ok(()),
-                _ if begun.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(100)),
-                outcome => anyhow::bail!("the webhook says nothing to {example}: {outcome:?}"),
-            }
-        }
+        wait::until("the webhook warns", PATIENCE, || {
+            let answer = self.sh(example)?;
+            ensure!(answer.contains("Warning: "), "{example}: {answer}");
+            Ok(())
+        })
     }
 
     /// A command's answer is the one that is shown, at the latest after a while: who only looks may look again.

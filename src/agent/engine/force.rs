@@ -186,7 +186,7 @@ impl Driver {
                         // What it counts until it is another process is counted nowhere else.
                         let is_new = before != Some(page.reloaded);
                         self.outlets.counters.change(|tally| tally.with(&page, is_new));
-                        if before.is_none_or(|before| page.reloaded != before) && page.shows(set, &base.hashes) {
+                        if is_new && page.shows(set, &base.hashes) {
                             self.ask_versions(address).await;
                             return Answer::Confirmed(page);
                         }
