@@ -279,7 +279,7 @@ fn a_disk_can_be_full_or_read_only() {
         eprintln!("skipped: a disk of its own needs root");
         return;
     }
-    let script = "while :; do (echo x >/var/falco-operator/probe.new && mv /var/falco-operator/probe.new /var/falco-operator/probe) && echo wrote || echo refused; sleep 0.05; done";
+    let script = "while :; do (echo x >/var/falco-operator/probe.new && sleep 0.1 && mv /var/falco-operator/probe.new /var/falco-operator/probe) && echo wrote || echo refused; sleep 0.05; done";
     cluster.apply(&pod("writer", "", script)).unwrap();
     wait_ready(&cluster, "writer");
     let last = |wanted: &str| {
@@ -291,6 +291,9 @@ fn a_disk_can_be_full_or_read_only() {
         .unwrap();
     };
     last("wrote");
+    // Filled while the file is there twice: what its replacing frees must not be room for the next one.
+    let new = cluster.node_path("small", "/var/falco-operator/probe.new");
+    wait::until("the file is being replaced", LIMIT, || Ok(std::fs::metadata(&new)?)).unwrap();
     cluster.fill_disk("small").unwrap();
     last("refused");
     cluster.free_disk("small").unwrap();

@@ -6,6 +6,7 @@
 //! in which its command is process 1. What it does not do: users, limits, security contexts, networks (pods differ
 //! by their loopback address only), `exec` and `grpc` probes, refreshing of mounted volumes.
 
+mod ballast;
 mod env;
 mod pod;
 mod probe;
@@ -15,7 +16,6 @@ mod volumes;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -34,6 +34,7 @@ use crate::addresses::Addresses;
 use crate::background::handle;
 use crate::guardian::Guardian;
 use crate::process;
+use ballast::Ballast;
 use pod::Running;
 
 /// What an image holds, since there are no images.
@@ -112,6 +113,8 @@ struct State {
 pub struct Kubelet {
     shared: Arc<Shared>,
     watch: tokio::task::JoinHandle<()>,
+    /// What fills the disks of nodes.
+    ballast: Mutex<BTreeMap<String, Ballast>>,
 }
 
 struct Shared {
@@ -128,7 +131,7 @@ impl Kubelet {
             next_address: AtomicU32::new(0),
         });
         let watch = handle()?.spawn(shared.clone().watch());
-        Ok(Self { shared, watch })
+        Ok(Self { shared, watch, ballast: Mutex::default() })
     }
 
     /// Ends all processes; nothing is reported any more.
@@ -206,16 +209,16 @@ impl Kubelet {
         let here = nix::sys::stat::stat(&dir)?.st_dev;
         let above = nix::sys::stat::stat(dir.parent().unwrap_or(&dir))?.st_dev;
         ensure!(here != above, "{node} has no disk of its own: add it with a size");
-        let mut ballast = fs::File::create(dir.join(".ballast"))?;
-        for size in [1 << 16, 1 << 12, 1] {
-            let block = vec![b'x'; size];
-            while ballast.write_all(&block).is_ok() {}
-        }
+        self.ballast
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(node.into(), Ballast::load(dir.join(".ballast"))?);
         Ok(())
     }
 
     pub fn free_disk(&self, node: &str) -> Result<()> {
-        Ok(fs::remove_file(self.node_dir(node).join(".ballast"))?)
+        let ballast = self.ballast.lock().unwrap_or_else(PoisonError::into_inner).remove(node);
+        ballast.with_context(|| format!("{node}'s disk has not been filled"))?.unload()
     }
 
     fn find(&self, namespace: &str, pod: &str) -> Result<Arc<Running>> {
