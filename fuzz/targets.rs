@@ -86,13 +86,15 @@ pub fn condition(data: &[u8]) {
         if !checked.is_accepted() {
             continue;
         }
-        let (Some(written), Some(tree)) = (&checked.condition, &checked.expanded) else { continue };
+        let (Some(written), Some(tree)) = (&checked.condition, checked.expanded(&definitions, &CATALOG)) else {
+            continue;
+        };
         // What Falco gets is read as what was checked, in the namespace too. Quotes may be others: a word that is the name of
         // one of Falco's lists needs them.
         let read = parse(written).tree.map(|read| read.compiled());
         assert_eq!(read, Some(tree.compiled()), "{written:?}");
-        let confined = tree.clone().wrap("k8s.ns.name", "team-a");
-        if let Ok(emitted) = confined.emit(&CATALOG) {
+        let Some(confined) = checked.tree.clone().map(|tree| tree.wrap("k8s.ns.name", "team-a")) else { continue };
+        if let Ok(emitted) = confined.emit(&definitions, &CATALOG) {
             let Some(Expr::And(parts)) = parse(&emitted).tree else { panic!("{emitted:?}") };
             let guard = Expr::equals("k8s.ns.name", "team-a").compiled();
             assert_eq!(parts[0].compiled(), guard, "{emitted:?}");

@@ -3,8 +3,6 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
-use foldhash::HashMapExt as _;
-
 use super::FastMap;
 use super::check;
 use super::definitions::{Size, size_of};
@@ -12,6 +10,7 @@ use super::diagnostic::{Span, nearest};
 use super::events::{self, Possible};
 use super::fields::{ArgumentInfo, FieldInfo, KNOWN, Kind};
 use super::limits;
+use super::name_map::NameMap;
 use super::parse::parse;
 use super::paste::{self, PASTED_BYTES, Pasted, pasted_item, pasted_items};
 use super::tree::{Check, Expr, Rhs, Value};
@@ -74,8 +73,8 @@ struct Content {
     sources: Vec<Arc<str>>,
     fields: FastMap<Arc<str>, FieldInfo>,
     rules: HashSet<String>,
-    macros: FastMap<Arc<str>, BaseMacro>,
-    lists: FastMap<Arc<str>, BaseList>,
+    macros: NameMap<Arc<str>, BaseMacro>,
+    lists: NameMap<Arc<str>, BaseList>,
     /// Names of lists that hold what ends a word, and are found all the same.
     odd_lists: Vec<String>,
 }
@@ -84,7 +83,8 @@ struct Content {
 #[derive(Debug)]
 pub(crate) struct BaseMacro {
     pub(crate) condition: String,
-    pub(crate) possible: Possible,
+    /// The types of events for which it can hold.
+    pub(crate) possible: Option<Possible>,
     /// What it comes to.
     pub(crate) size: Size,
     /// What keeps rules of a source from using it.
@@ -255,13 +255,13 @@ impl Catalog {
     /// Whether the base files define a list of this name.
     #[must_use]
     pub fn has_list(&self, name: &str) -> bool {
-        self.0.lists.contains_key(name)
+        self.0.lists.contains(name)
     }
 
     /// Whether the base files define a macro of this name.
     #[must_use]
     pub fn has_macro(&self, name: &str) -> bool {
-        self.0.macros.contains_key(name)
+        self.0.macros.contains(name)
     }
 
     /// The condition of the base macro of this name.
@@ -272,12 +272,12 @@ impl Catalog {
 
     /// The names of the base macros, in no order.
     pub fn macros(&self) -> impl Iterator<Item = &str> {
-        self.0.macros.keys().map(|name| &**name)
+        self.0.macros.names()
     }
 
     /// The names of the base lists, in no order.
     pub fn lists(&self) -> impl Iterator<Item = &str> {
-        self.0.lists.keys().map(|name| &**name)
+        self.0.lists.names()
     }
 
     /// Where in a condition Falco would paste base lists.
@@ -309,8 +309,8 @@ impl Catalog {
     }
 
     /// Reads the base macros as Falco does, each with those before it.
-    fn base_macros(&self, macros: &[(String, String)], lists: &[(String, String)]) -> FastMap<Arc<str>, BaseMacro> {
-        let mut read: FastMap<Arc<str>, BaseMacro> = FastMap::with_capacity(macros.len());
+    fn base_macros(&self, macros: &[(String, String)], lists: &[(String, String)]) -> NameMap<Arc<str>, BaseMacro> {
+        let mut read: NameMap<Arc<str>, BaseMacro> = NameMap::default();
         for (name, condition) in macros {
             let mut text = Pasted::new(condition);
             for (list, items) in lists {
@@ -324,13 +324,13 @@ impl Catalog {
                     let error = check::first_error(tree, source, self).or_else(|| macro_error(tree, source, &read));
                     errors.extend(error.map(|error| (source.clone(), error)));
                 }
-                size = size_of(tree, &|word| read.get(&*word.text).map(|base: &BaseMacro| base.size), &|_| 1);
-                let resolve = |name: &str| read.get(name).map(|base| base.possible);
-                events::possible(tree, &resolve, &|word, f| f(word))
+                size = size_of(tree, &|word| read.get(&word.text).map(|base: &BaseMacro| base.size), &|_| 1);
+                let resolve = |name: &str| read.get(name).and_then(|base| base.possible);
+                events::possible(tree, &resolve, &|value, f| f(&value.text))
             } else {
                 let error = parsed.diagnostics.first().map_or("it can't be read", |first| &first.message);
                 errors.extend(self.0.sources.iter().map(|source| (source.clone(), error.to_owned())));
-                Possible::ANY
+                None
             };
             read.insert(name.as_str().into(), BaseMacro { condition: condition.clone(), possible, size, errors });
         }
@@ -339,11 +339,11 @@ impl Catalog {
 }
 
 /// What keeps the macros that a macro refers to from being used.
-fn macro_error(tree: &Expr, source: &str, read: &FastMap<Arc<str>, BaseMacro>) -> Option<String> {
+fn macro_error(tree: &Expr, source: &str, read: &NameMap<Arc<str>, BaseMacro>) -> Option<String> {
     let mut error = None;
     tree.each_macro(&mut |word| {
         if error.is_none() {
-            error = match read.get(&*word.text) {
+            error = match read.get(&word.text) {
                 Some(base) => base.error(source).map(str::to_owned),
                 None => Some(format!("there is no macro `{}` before it", word.text)),
             };
@@ -398,8 +398,8 @@ pub(crate) fn pasted_lists(lists: &[(String, Vec<String>)]) -> Vec<(String, Stri
 
 /// What Falco makes of `in (name)` for each list. Of lists behind all that may be pasted it is not known which values
 /// they hold.
-fn base_lists(lists: &[(String, String)]) -> FastMap<Arc<str>, BaseList> {
-    let mut read = FastMap::with_capacity(lists.len());
+fn base_lists(lists: &[(String, String)]) -> NameMap<Arc<str>, BaseList> {
+    let mut read = NameMap::default();
     let mut left = 4 * PASTED_BYTES;
     for (name, _) in lists {
         let mut text = Pasted::new(&format!("x.x in ({name})"));

@@ -318,15 +318,18 @@ impl Checker<'_> {
             return;
         }
         if self.is_event_type(check) {
-            if !EventTypes::is_known(text) {
-                report.push(
+            match EventTypes::number(text) {
+                None => report.push(
                     Diagnostic::invalid(Code::UnknownEventType, at, format!("there is no event type `{shown}`"))
                         .suggest(nearest(text, EventTypes::names_of_all()))
                         .help_if_none("`evt.type` is compared with whole names, by every operator"),
-                );
-            } else if check.op != Op::Ne && KNOWN.ignored.contains(&text) {
-                let message = format!("Falco produces no `{text}` events unless falco.yaml has `base_syscalls.all`");
-                report.push(Diagnostic::warning(Code::IgnoredEvent, at, message));
+                ),
+                Some(number) if check.op != Op::Ne && KNOWN.ignored.contains(&number) => {
+                    let message =
+                        format!("Falco produces no `{text}` events unless falco.yaml has `base_syscalls.all`");
+                    report.push(Diagnostic::warning(Code::IgnoredEvent, at, message));
+                }
+                Some(_) => {}
             }
             return;
         }
@@ -373,7 +376,8 @@ impl Checker<'_> {
     /// Constants that look as if they were meant to be something else.
     fn suspicious(&self, check: &Check, value: &Value, at: Span, report: &mut Vec<Diagnostic>) {
         let text = &*value.text;
-        let operand = (text.contains('.') || text.contains('(')).then(|| Parser::whole_operand(text)).flatten();
+        let may_be_one = text.bytes().any(|byte| matches!(byte, b'.' | b'('));
+        let operand = may_be_one.then(|| Parser::whole_operand(text)).flatten();
         match operand {
             Some(Operand::Field(field)) if self.resolver.field(&field).is_ok() => {
                 let message = format!("`{text}` is compared as a text, though it is the name of a field");

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use super::FastMap;
 use super::catalog::Catalog;
 use super::check;
 use super::diagnostic::{Code, Diagnostic, Part, Span, nearest};
+use super::events::{self, Possible};
 use super::limits;
+use super::name_map::NameMap;
 use super::parse::{Parser, parse};
+use super::print::{ExprKind, Written, written_values};
 use super::scan::is_bare;
 use super::tree::{Check, Expr, Rhs, Value, ValueKind, ValueList, Word};
 use super::word_set::WordSet;
@@ -45,8 +47,8 @@ pub struct Findings {
 /// The lists and macros of a namespace, ready for its rules.
 #[derive(Clone, Debug, Default)]
 pub struct Definitions {
-    lists: FastMap<SmolStr, List>,
-    macros: FastMap<SmolStr, Macro>,
+    lists: NameMap<SmolStr, List>,
+    macros: NameMap<SmolStr, Macro>,
 }
 
 /// A list, flat.
@@ -54,6 +56,8 @@ pub struct Definitions {
 pub(crate) struct List {
     /// Its values; `None` where it is not valid.
     pub(crate) values: Option<Vec<Value>>,
+    /// The same as text, if that is short: of long ones each that names them would hold a copy.
+    pub(crate) written: Option<Written>,
     /// How many they are once Falco has put its own lists in.
     count: usize,
     /// The lists that it names, and those that these name.
@@ -61,12 +65,23 @@ pub(crate) struct List {
     base_uses: WordSet,
 }
 
+impl List {
+    /// Whether nothing comes in the place of its name.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.values.as_ref().is_none_or(Vec::is_empty)
+    }
+}
+
 /// A macro.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Macro {
     /// The condition as written; `None` where it is not valid for any source.
     tree: Option<Expr>,
-    size: Size,
+    /// What comes of it, and what that rests on.
+    extent: Extent,
+    uses: Uses,
+    /// The types of events for which it can hold.
+    possible: Option<Possible>,
     /// What keeps rules of a source from using it.
     errors: HashMap<Arc<str>, String>,
     /// What keeps rules of all sources from using it.
@@ -87,9 +102,48 @@ pub(crate) struct Size {
 }
 
 impl Size {
-    /// The size of two side by side.
-    pub(crate) fn beside(self, other: Self) -> Self {
-        Self { nodes: self.nodes.saturating_add(other.nodes), depth: self.depth.max(other.depth) }
+    const LEAF: Self = Self { nodes: 1, depth: 0 };
+
+    /// That of an operator with these parts.
+    fn of(parts: impl Iterator<Item = Self>) -> Self {
+        let mut whole = Self::LEAF;
+        parts.for_each(|part| whole.add(part));
+        whole
+    }
+
+    /// Adds a part of an operator.
+    fn add(&mut self, part: Self) {
+        self.nodes = self.nodes.saturating_add(part.nodes);
+        self.depth = self.depth.max(part.depth + 1);
+    }
+}
+
+/// What a tree is once the lists and macros of the namespace are in it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extent {
+    kind: ExprKind,
+    /// With Falco's own lists and macros in it too.
+    pub(crate) size: Size,
+    /// Operators, checks and values.
+    pub(crate) nodes: usize,
+    /// Levels of parentheses that it takes to write it.
+    pub(crate) nesting: usize,
+}
+
+impl Extent {
+    const LEAF: Self = Self { kind: ExprKind::Leaf, size: Size::LEAF, nodes: 1, nesting: 0 };
+
+    /// That of an operator with these parts.
+    pub(crate) fn of(kind: ExprKind, parts: impl Iterator<Item = Self>) -> Self {
+        let mut whole = Self { kind, ..Self::LEAF };
+        parts.for_each(|part| whole.add(part));
+        whole
+    }
+
+    fn add(&mut self, part: Self) {
+        self.size.add(part.size);
+        self.nodes = self.nodes.saturating_add(part.nodes);
+        self.nesting = self.nesting.max(part.nesting + usize::from(self.kind.encloses(part.kind)));
     }
 }
 
@@ -104,6 +158,15 @@ pub struct Uses {
     pub base_macros: WordSet,
     /// Lists of the base files.
     pub base_lists: WordSet,
+}
+
+impl Uses {
+    fn add_all(&mut self, other: &Self) {
+        self.macros.add_all(&other.macros);
+        self.lists.add_all(&other.lists);
+        self.base_macros.add_all(&other.base_macros);
+        self.base_lists.add_all(&other.base_lists);
+    }
 }
 
 impl Definitions {
@@ -122,23 +185,23 @@ impl Definitions {
     /// Whether there is a list of this name.
     #[must_use]
     pub fn has_list(&self, name: &str) -> bool {
-        self.lists.contains_key(name)
+        self.lists.contains(name)
     }
 
     /// Whether there is a macro of this name.
     #[must_use]
     pub fn has_macro(&self, name: &str) -> bool {
-        self.macros.contains_key(name)
+        self.macros.contains(name)
     }
 
     /// The names of the macros, in no order.
     pub fn macros(&self) -> impl Iterator<Item = &str> {
-        self.macros.keys().map(|name| &**name)
+        self.macros.names()
     }
 
     /// The names of the lists, in no order.
     pub fn lists(&self) -> impl Iterator<Item = &str> {
-        self.lists.keys().map(|name| &**name)
+        self.lists.names()
     }
 
     pub(crate) fn list(&self, name: &str) -> Option<&List> {
@@ -147,6 +210,11 @@ impl Definitions {
 
     pub(crate) fn macro_(&self, name: &str) -> Option<&Macro> {
         self.macros.get(name)
+    }
+
+    /// What a macro stands for, as it is written; `None` where it is not valid.
+    pub(crate) fn tree(&self, name: &str) -> Option<&Expr> {
+        self.macros.get(name).and_then(|own| own.tree.as_ref())
     }
 
     fn read_lists(&mut self, lists: &[ListText<'_>], catalog: &Catalog) -> Vec<Vec<Diagnostic>> {
@@ -247,7 +315,9 @@ impl Definitions {
             findings.push(Diagnostic::unsafe_(Code::Expansion, Span::default(), message).within(Part::Whole));
         }
         let valid = !findings.iter().any(Diagnostic::is_error);
-        List { values: valid.then_some(values), count, uses, base_uses }
+        let bytes: usize = values.iter().map(|value| value.text.len()).sum();
+        let written = (valid && bytes <= KEPT_BYTES).then(|| written_values(&values, catalog));
+        List { values: valid.then_some(values), written, count, uses, base_uses }
     }
 
     fn read_macros(&mut self, macros: &[MacroText<'_>], catalog: &Catalog) -> Vec<Vec<Diagnostic>> {
@@ -295,8 +365,7 @@ impl Definitions {
             }
             let finding = Diagnostic::invalid(Code::MacroLoop, span.unwrap_or_default(), message.clone());
             findings[index].push(finding.help("leave it out of its own condition"));
-            let broken = Macro { tree: None, size: Size::default(), errors: HashMap::new(), error: Some(message) };
-            self.macros.insert(name.into(), broken);
+            self.macros.insert(name.into(), Macro { error: Some(message), ..Macro::default() });
         }
         for index in order {
             let name = macros[index].name;
@@ -317,11 +386,11 @@ impl Definitions {
         findings: &mut Vec<Diagnostic>,
     ) -> Macro {
         let mut errors = HashMap::new();
-        let mut size = Size::default();
+        let (mut extent, mut uses) = (Extent::default(), Uses::default());
         let read = tree.as_ref().or(readable);
         let over = read.and_then(|tree| {
-            size = self.size(tree, catalog);
-            over_limits(size, tree)
+            extent = self.extent(tree, catalog, &mut uses);
+            over_limits(extent.size, tree)
         });
         // What is too large is not looked at: that would take as long as it is large.
         if let Some(over) = over {
@@ -343,97 +412,126 @@ impl Definitions {
             findings.extend(best.unwrap_or_default());
         }
         let error = findings.iter().find(|finding| finding.is_error()).map(|finding| finding.message.clone());
-        Macro { tree: tree.filter(|_| error.is_none()), size, errors, error }
-    }
-
-    /// What a tree comes to, without making it: for us, and for Falco, which inserts its own lists and macros.
-    pub(crate) fn size(&self, expr: &Expr, catalog: &Catalog) -> Size {
-        let of_macro = |word: &Word| match self.macros.get(&word.text) {
-            Some(own) => Some(own.size),
-            None => catalog.base_macro(&word.text).map(|base| base.size),
-        };
-        let of_value = |value: &Value| match self.lists.get(&value.text).filter(|_| value.kind == ValueKind::Bare) {
-            Some(own) => own.count,
-            None => base_count(value, catalog),
-        };
-        size_of(expr, &of_macro, &of_value)
-    }
-
-    /// Puts lists and macros in the place of their names; to be called only within the limits. What is wrong with them was
-    /// reported by the checker, and stays as it is.
-    pub(crate) fn expand(&self, mut tree: Expr, catalog: &Catalog) -> Result<(Expr, Uses), Box<Diagnostic>> {
-        let span = tree.span();
-        let mut uses = Uses::default();
-        self.insert(&mut tree, catalog, &mut uses, false);
-        let nesting = tree.nesting();
-        if nesting > limits::NESTING {
-            let message = format!(
-                "parentheses are nested {nesting} levels deep once macros are inserted; the limit is {}",
-                limits::NESTING
-            );
-            return Err(Box::new(Diagnostic::unsafe_(Code::Nesting, span, message)));
+        let tree = tree.filter(|_| error.is_none());
+        let possible = tree.as_ref().and_then(|tree| self.possible(tree, catalog));
+        if tree.is_none() {
+            // Nothing is put in its place then.
+            (extent, uses) = (Extent { size: extent.size, ..Extent::LEAF }, Uses::default());
         }
-        Ok((tree, uses))
+        Macro { tree, extent, uses, possible, errors, error }
+    }
+
+    /// What comes of a tree, without making it; what it rests on is added to what is used.
+    pub(crate) fn extent(&self, expr: &Expr, catalog: &Catalog, uses: &mut Uses) -> Extent {
+        match expr {
+            Expr::And(parts) | Expr::Or(parts) => {
+                Extent::of(expr.kind(), parts.iter().map(|part| self.extent(part, catalog, uses)))
+            }
+            Expr::Not(inner) => Extent::of(ExprKind::Not, std::iter::once(self.extent(inner, catalog, uses))),
+            Expr::Check(Check { rhs: Rhs::List(list), .. }) => {
+                let mut whole = Extent::LEAF;
+                for value in &list.values {
+                    let (loaded, nodes) = self.count(value, catalog, uses);
+                    whole.size.nodes = whole.size.nodes.saturating_add(loaded);
+                    whole.nodes = whole.nodes.saturating_add(nodes);
+                }
+                whole
+            }
+            Expr::Check(_) => Extent::LEAF,
+            Expr::Macro(word) => {
+                if let Some(own) = self.macros.get(&word.text) {
+                    if uses.macros.insert(&word.text) {
+                        uses.add_all(&own.uses);
+                    }
+                    return own.extent;
+                }
+                let Some(base) = catalog.base_macro(&word.text) else { return Extent::LEAF };
+                uses.base_macros.insert(&word.text);
+                Extent { size: base.size, ..Extent::LEAF }
+            }
+        }
+    }
+
+    /// How many values a value stands for: with Falco's own lists in it, and with those counting as one.
+    fn count(&self, value: &Value, catalog: &Catalog, uses: &mut Uses) -> (usize, usize) {
+        if let Some(own) = self.own_list(value) {
+            if uses.lists.insert(&value.text) {
+                uses.lists.add_all(&own.uses);
+                uses.base_lists.add_all(&own.base_uses);
+            }
+            return (own.count, own.values.as_ref().map_or(0, Vec::len));
+        }
+        let base = catalog.base_list(&value.text).filter(|_| value.kind != ValueKind::Quoted);
+        if base.is_some() && value.kind == ValueKind::Bare {
+            uses.base_lists.insert(&value.text);
+        }
+        (base.and_then(|base| base.values.as_ref()).map_or(1, Vec::len), 1)
+    }
+
+    /// The types of events for which a condition can hold; to be called only within the limits.
+    pub(crate) fn possible(&self, tree: &Expr, catalog: &Catalog) -> Option<Possible> {
+        let resolve = |name: &str| match self.macros.get(name) {
+            Some(own) => own.possible,
+            None => catalog.base_macro(name).and_then(|base| base.possible),
+        };
+        let expand = |value: &Value, f: &mut dyn FnMut(&str)| match self.own_list(value) {
+            Some(own) => own.values.iter().flatten().for_each(|value| catalog.each_value(&value.text, f)),
+            None => catalog.each_value(&value.text, f),
+        };
+        events::possible(tree, &resolve, &expand)
+    }
+
+    /// The list of the namespace that a value is the name of.
+    pub(crate) fn own_list(&self, value: &Value) -> Option<&List> {
+        if value.kind == ValueKind::Bare { self.lists.get(&value.text) } else { None }
+    }
+
+    /// The tree with lists and macros in the place of their names; to be called only within the limits. What is wrong with
+    /// them was reported by the checker, and stays as it is.
+    pub(crate) fn expand(&self, mut tree: Expr, catalog: &Catalog) -> Expr {
+        self.insert(&mut tree, catalog, false);
+        tree
     }
 
     /// `foreign` is what comes from another text, in which its places are.
-    fn insert(&self, expr: &mut Expr, catalog: &Catalog, uses: &mut Uses, foreign: bool) {
+    fn insert(&self, expr: &mut Expr, catalog: &Catalog, foreign: bool) {
         match expr {
             Expr::And(parts) | Expr::Or(parts) => {
                 for part in parts {
-                    self.insert(part, catalog, uses, foreign);
+                    self.insert(part, catalog, foreign);
                 }
             }
-            Expr::Not(inner) => self.insert(inner, catalog, uses, foreign),
+            Expr::Not(inner) => self.insert(inner, catalog, foreign),
             Expr::Check(check) => {
                 if let Rhs::List(list) = &mut check.rhs {
-                    self.expand_list(list, catalog, uses);
+                    self.expand_list(list, catalog);
                 }
                 if foreign {
                     check.unplace();
                 }
             }
             Expr::Macro(word) => {
-                let Some(own) = self.macros.get(&word.text) else {
-                    if catalog.has_macro(&word.text) {
-                        uses.base_macros.insert(&word.text);
-                    }
-                    return;
-                };
-                uses.macros.insert(&word.text);
-                if let Some(tree) = &own.tree {
+                if let Some(tree) = self.tree(&word.text) {
                     *expr = tree.clone();
-                    self.insert(expr, catalog, uses, true);
+                    self.insert(expr, catalog, true);
                 }
             }
         }
     }
 
-    fn expand_list(&self, list: &mut ValueList, catalog: &Catalog, uses: &mut Uses) {
-        let is_name = |value: &Value| {
-            value.kind == ValueKind::Bare && (self.lists.contains_key(&value.text) || catalog.has_list(&value.text))
-        };
-        let Some(first) = list.values.iter().position(is_name) else { return };
-        let rest = list.values.split_off(first);
-        let mut values = std::mem::take(&mut list.values);
-        for mut value in rest {
-            if value.kind == ValueKind::Bare {
-                if let Some(own) = self.lists.get(&value.text) {
-                    uses.lists.insert(&value.text);
-                    uses.lists.add_all(&own.uses);
-                    uses.base_lists.add_all(&own.base_uses);
-                    values.extend(own.values.iter().flatten().cloned());
-                    continue;
-                }
-                if catalog.has_list(&value.text) {
-                    uses.base_lists.insert(&value.text);
-                    value.kind = ValueKind::BaseList;
-                }
+    fn expand_list(&self, list: &mut ValueList, catalog: &Catalog) {
+        for mut value in std::mem::take(&mut list.values) {
+            if let Some(own) = self.own_list(&value) {
+                list.values.extend(own.values.iter().flatten().cloned());
+                list.parentheses = true;
+                continue;
             }
-            values.push(value);
+            if value.kind == ValueKind::Bare && catalog.has_list(&value.text) {
+                value.kind = ValueKind::BaseList;
+                list.parentheses = true;
+            }
+            list.values.push(value);
         }
-        list.values = values;
-        list.parentheses = true;
     }
 
     /// Which lists and macros none of these rules uses, as Falco's warnings say it.
@@ -458,6 +556,9 @@ impl Definitions {
         nearest(name, self.macros().chain(self.lists()))
     }
 }
+
+/// Bytes of the values of a list up to which their text is kept for the conditions that name it.
+const KEPT_BYTES: usize = 4096;
 
 /// How many values a value stands for that is the name of no list of the namespace.
 fn base_count(value: &Value, catalog: &Catalog) -> usize {
@@ -503,20 +604,13 @@ pub(crate) fn size_of(
     of_value: &impl Fn(&Value) -> usize,
 ) -> Size {
     match expr {
-        Expr::And(parts) | Expr::Or(parts) => {
-            let sizes = parts.iter().map(|part| size_of(part, of_macro, of_value));
-            let sum = sizes.fold(Size::default(), Size::beside);
-            Size { nodes: sum.nodes.saturating_add(1), depth: sum.depth + 1 }
-        }
-        Expr::Not(inner) => {
-            let inner = size_of(inner, of_macro, of_value);
-            Size { nodes: inner.nodes.saturating_add(1), depth: inner.depth + 1 }
-        }
-        Expr::Macro(word) => of_macro(word).unwrap_or(Size { nodes: 1, depth: 0 }),
+        Expr::And(parts) | Expr::Or(parts) => Size::of(parts.iter().map(|part| size_of(part, of_macro, of_value))),
+        Expr::Not(inner) => Size::of(std::iter::once(size_of(inner, of_macro, of_value))),
+        Expr::Macro(word) => of_macro(word).unwrap_or(Size::LEAF),
         Expr::Check(Check { rhs: Rhs::List(list), .. }) => {
             Size { nodes: list.values.iter().map(of_value).fold(1, usize::saturating_add), depth: 0 }
         }
-        Expr::Check(_) => Size { nodes: 1, depth: 0 },
+        Expr::Check(_) => Size::LEAF,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which types of events a condition can hold for.
 
 use super::fields::KNOWN;
-use super::tree::{Check, Expr, Op, Operand, Rhs};
+use super::tree::{Check, Expr, Op, Operand, Rhs, Value};
 
 const WORDS: usize = 8;
 
@@ -31,7 +31,12 @@ impl EventTypes {
     /// Whether there is an event type of the name.
     #[must_use]
     pub fn is_known(name: &str) -> bool {
-        KNOWN.event_numbers.contains_key(name)
+        Self::number(name).is_some()
+    }
+
+    /// The number of the event type of the name.
+    pub(crate) fn number(name: &str) -> Option<usize> {
+        KNOWN.event_numbers.get(name).copied()
     }
 
     /// The names of all event types, in order.
@@ -69,8 +74,8 @@ impl EventTypes {
     }
 
     fn insert_name(&mut self, name: &str) {
-        if let Some(number) = KNOWN.event_numbers.get(name) {
-            self.insert(*number);
+        if let Some(number) = Self::number(name) {
+            self.insert(number);
         }
     }
 
@@ -96,22 +101,19 @@ impl EventTypes {
     }
 }
 
-/// The types for which a condition can hold, and those for which its negation can; `None` stands for all, as of most
-/// checks.
+/// The types for which a condition can hold, and those for which its negation can; `None` stands for all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Possible {
     holds: Option<EventTypes>,
     fails: Option<EventTypes>,
 }
 
+/// The types for which a condition can hold.
+pub(crate) fn types(possible: Option<Possible>) -> EventTypes {
+    possible.and_then(|possible| possible.holds).unwrap_or_else(EventTypes::all)
+}
+
 impl Possible {
-    pub(crate) const ANY: Self = Self { holds: None, fails: None };
-
-    /// The types for which the condition can hold.
-    pub(crate) fn holds(&self) -> EventTypes {
-        self.holds.unwrap_or_else(EventTypes::all)
-    }
-
     const fn negated(self) -> Self {
         Self { holds: self.fails, fails: self.holds }
     }
@@ -136,41 +138,46 @@ fn either(one: Option<EventTypes>, other: Option<EventTypes>) -> Option<EventTyp
     Some(one?.or(other?))
 }
 
-/// Falco's analysis: negation is pushed to the checks, and only those of the event's type tell types apart. `resolve`
-/// says what is possible for a macro, `expand` puts the names of a base list in the place of the list's.
+/// Falco's analysis: negation is pushed to the checks, and only those of the event's type tell types apart; `None` where
+/// none of them does. `resolve` says what is possible for a macro, `expand` puts the names of a list in the place of the
+/// list's.
 pub(crate) fn possible(
     expr: &Expr,
     resolve: &impl Fn(&str) -> Option<Possible>,
-    expand: &impl Fn(&str, &mut dyn FnMut(&str)),
-) -> Possible {
+    expand: &impl Fn(&Value, &mut dyn FnMut(&str)),
+) -> Option<Possible> {
     let each = |parts: &[Expr], join: fn(Possible, Possible) -> Possible| {
-        parts.iter().map(|part| possible(part, resolve, expand)).reduce(join).unwrap_or_default()
+        let both = |one: Option<Possible>, other: Option<Possible>| match (one, other) {
+            (None, None) => None,
+            (one, other) => Some(join(one.unwrap_or_default(), other.unwrap_or_default())),
+        };
+        parts.iter().map(|part| possible(part, resolve, expand)).reduce(both).flatten()
     };
     match expr {
         Expr::And(parts) => each(parts, Possible::and),
         Expr::Or(parts) => each(parts, Possible::or),
-        Expr::Not(inner) => possible(inner, resolve, expand).negated(),
-        Expr::Macro(word) => resolve(&word.text).unwrap_or_default(),
+        Expr::Not(inner) => possible(inner, resolve, expand).map(Possible::negated),
+        Expr::Macro(word) => resolve(&word.text),
         Expr::Check(check) => of_check(check, expand),
     }
 }
 
-fn of_check(check: &Check, expand: &impl Fn(&str, &mut dyn FnMut(&str))) -> Possible {
+fn of_check(check: &Check, expand: &impl Fn(&Value, &mut dyn FnMut(&str))) -> Option<Possible> {
     let by_type = matches!(&check.operand, Operand::Field(field)
         if matches!(&*field.name, "evt.type" | "syscall.type") && field.argument.is_none());
     if !by_type || check.modifier.is_some() {
-        return Possible::ANY;
+        return None;
     }
     let mut named = EventTypes::NONE;
     match (&check.rhs, check.op) {
         (Rhs::Value(value), Op::Eq | Op::EqEq | Op::Ne) => named.insert_name(&value.text),
         (Rhs::List(list), Op::In) => {
             for value in &list.values {
-                expand(&value.text, &mut |name| named.insert_name(name));
+                expand(value, &mut |name| named.insert_name(name));
             }
         }
-        _ => return Possible::ANY,
+        _ => return None,
     }
     let equal = Possible { holds: Some(named), fails: Some(EventTypes::all().without(named)) };
-    if check.op == Op::Ne { equal.negated() } else { equal }
+    Some(if check.op == Op::Ne { equal.negated() } else { equal })
 }

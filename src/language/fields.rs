@@ -187,7 +187,8 @@ pub(crate) struct Known {
     pub(crate) event_types: Vec<&'static str>,
     /// The numbers of event types.
     pub(crate) event_numbers: FastMap<&'static str, usize>,
-    pub(crate) ignored: Vec<&'static str>,
+    /// The numbers of those that Falco does not produce as it comes.
+    pub(crate) ignored: Vec<usize>,
 }
 
 /// What was recorded from Falco 0.44.1.
@@ -236,7 +237,8 @@ pub(crate) static KNOWN: LazyLock<Known> = LazyLock::new(|| {
     }
     event_types.sort_unstable();
     event_types.dedup();
-    let event_numbers = event_types.iter().enumerate().map(|(number, name)| (*name, number)).collect();
+    let event_numbers: FastMap<_, _> = event_types.iter().enumerate().map(|(number, name)| (*name, number)).collect();
+    let ignored = ignored.iter().filter_map(|name| event_numbers.get(name).copied()).collect();
     Known { fields, parameters, event_types, event_numbers, ignored }
 });
 

@@ -37,8 +37,9 @@
 //!     Some("(evt.type = execve and proc.name in (bash, sh)) and container.id != host")
 //! );
 //! // Confined to a namespace, whatever the condition holds.
-//! let confined = checked.expanded.expect("accepted").wrap("k8s.ns.name", "team-a");
-//! assert!(confined.emit(catalog).expect("no base lists").starts_with("k8s.ns.name = team-a and ("));
+//! let confined = checked.tree.expect("accepted").wrap("k8s.ns.name", "team-a");
+//! let confined = confined.emit(&definitions, catalog).expect("no base lists");
+//! assert!(confined.starts_with("k8s.ns.name = team-a and ("));
 //! ```
 
 mod catalog;
@@ -51,6 +52,7 @@ mod exceptions;
 mod explain;
 mod fields;
 pub mod limits;
+mod name_map;
 mod output;
 mod parse;
 mod paste;

@@ -56,7 +56,8 @@ pub(crate) fn control(text: &str) -> Option<(usize, char)> {
 
 /// Whether what follows a field makes it another word. A dot may end a sentence.
 fn runs_on(behind: &str) -> bool {
-    behind.trim_start_matches('.').starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+    let next = behind.bytes().find(|byte| *byte != b'.');
+    next.is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 struct Output<'a, 'r> {
@@ -110,7 +111,7 @@ impl<'a> Output<'a, '_> {
         let start = percent + 1 + digits;
         let sign = Span::new(percent, start);
         let rest = self.text.get(start..).unwrap_or_default();
-        if rest.trim_end_matches('\n').is_empty() {
+        if rest.bytes().all(|byte| byte == b'\n') {
             let message = if digits == 0 { "a field must follow `%`" } else { "a field must follow the width" };
             self.report.push(Diagnostic::invalid(Code::OutputFormat, sign, message).help(PERCENT));
             return self.text.len();

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use super::catalog::Catalog;
+use super::definitions::{Definitions, List};
 use super::diagnostic::{Code, Diagnostic, Span};
 use super::parse::parse;
 use super::scan::{is_bare, is_bare_argument};
@@ -27,11 +28,12 @@ impl Expr {
         printer.out
     }
 
-    /// The condition as text that means this to a Falco with the base lists of the catalogue, which it pastes over words
-    /// of conditions. An error names each word that can't be kept from it.
-    pub fn emit(&self, catalog: &Catalog) -> Result<String, Vec<Diagnostic>> {
-        let mut printer = Printer::new(Style::Guarded(catalog));
-        printer.expr(self);
+    /// The condition as text, with lists and macros of the namespace in the place of their names, that means this to a
+    /// Falco with the base lists of the catalogue, which it pastes over words of conditions. It is the catalogue that the
+    /// lists and macros were compiled with. An error names each word that can't be kept from Falco.
+    pub fn emit(&self, definitions: &Definitions, catalog: &Catalog) -> Result<String, Vec<Diagnostic>> {
+        let mut printer = Printer::new(Style::Guarded(definitions, catalog));
+        printer.part(self, ExprKind::Leaf);
         let hits = catalog.pasted_over(&printer.out);
         let unmeant: Vec<Diagnostic> = hits
             .iter()
@@ -49,14 +51,61 @@ impl Expr {
     /// Levels of parentheses around parts of the condition, as [`Expr::text`] writes it.
     #[must_use]
     pub fn nesting(&self) -> usize {
-        let within = |part: &Self, parentheses: bool| part.nesting() + usize::from(parentheses);
+        let kind = self.kind();
+        let within = |part: &Self| part.nesting() + usize::from(kind.encloses(part.kind()));
         match self {
-            Self::And(parts) => parts.iter().map(|part| within(part, in_and(part))).max().unwrap_or(0),
-            Self::Or(parts) => parts.iter().map(|part| within(part, in_or(part))).max().unwrap_or(0),
-            Self::Not(inner) => within(inner, in_not(inner)),
+            Self::And(parts) | Self::Or(parts) => parts.iter().map(within).max().unwrap_or(0),
+            Self::Not(inner) => within(inner),
             Self::Check(_) | Self::Macro(_) => 0,
         }
     }
+
+    pub(crate) const fn kind(&self) -> ExprKind {
+        match self {
+            Self::And(_) => ExprKind::And,
+            Self::Or(_) => ExprKind::Or,
+            Self::Not(_) => ExprKind::Not,
+            Self::Check(_) | Self::Macro(_) => ExprKind::Leaf,
+        }
+    }
+}
+
+/// What a tree is at its root, which decides about parentheses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ExprKind {
+    And,
+    Or,
+    Not,
+    #[default]
+    Leaf,
+}
+
+impl ExprKind {
+    /// Whether a part of such a kind needs parentheses to be read back as a part of this.
+    pub(crate) const fn encloses(self, part: Self) -> bool {
+        match self {
+            Self::And => matches!(part, Self::And | Self::Or),
+            Self::Or => matches!(part, Self::Or),
+            // Falco reads `not not x` as `x`, which is the same but not the same tree.
+            Self::Not => !matches!(part, Self::Leaf),
+            Self::Leaf => false,
+        }
+    }
+}
+
+/// A text, and where in it the names of base lists stand for the lists.
+#[derive(Clone, Debug)]
+pub(crate) struct Written {
+    text: String,
+    base_lists: Vec<Span>,
+}
+
+/// The values of a list with commas between them, for a Falco with the base lists of a catalogue.
+pub(crate) fn written_values(values: &[Value], catalog: &Catalog) -> Written {
+    let nothing = Definitions::default();
+    let mut printer = Printer::new(Style::Guarded(&nothing, catalog));
+    printer.values(values);
+    Written { text: printer.out, base_lists: printer.base_lists }
 }
 
 /// Whether a condition, as it is written, means to a Falco with the base lists of the catalogue what it says: no word of
@@ -85,24 +134,10 @@ pub(crate) fn unmeant(tree: &Expr, hits: &[Span]) -> Vec<Span> {
     hits.iter().filter(|hit| !meant.contains(hit)).copied().collect()
 }
 
-/// Which parts of a conjunction need parentheses to be read back as such.
-const fn in_and(part: &Expr) -> bool {
-    matches!(part, Expr::And(_) | Expr::Or(_))
-}
-
-const fn in_or(part: &Expr) -> bool {
-    matches!(part, Expr::Or(_))
-}
-
-/// Falco reads `not not x` as `x`, which is the same but not the same tree.
-const fn in_not(inner: &Expr) -> bool {
-    !matches!(inner, Expr::Check(_) | Expr::Macro(_))
-}
-
 #[derive(Clone, Copy)]
 enum Style<'a> {
     Exact,
-    Guarded(&'a Catalog),
+    Guarded(&'a Definitions, &'a Catalog),
     Compiled,
 }
 
@@ -122,21 +157,32 @@ impl<'a> Printer<'a> {
         matches!(self.style, Style::Compiled)
     }
 
+    /// What is to be shown: of a macro of the namespace what it stands for.
+    fn shown<'e>(&self, mut expr: &'e Expr) -> &'e Expr
+    where
+        'a: 'e,
+    {
+        while let (Expr::Macro(word), Style::Guarded(definitions, _)) = (expr, self.style) {
+            let Some(tree) = definitions.tree(&word.text) else { break };
+            expr = tree;
+        }
+        expr
+    }
+
     fn expr(&mut self, expr: &Expr) {
-        let all = self.is_compiled();
         match expr {
-            Expr::And(parts) => self.parts(parts, " and ", |part| !all && in_and(part)),
-            Expr::Or(parts) => self.parts(parts, " or ", |part| !all && in_or(part)),
+            Expr::And(parts) => self.parts(parts, " and ", ExprKind::And),
+            Expr::Or(parts) => self.parts(parts, " or ", ExprKind::Or),
             Expr::Not(inner) => {
                 self.out.push_str("not ");
-                self.enclosed(inner, !all && in_not(inner));
+                self.part(inner, ExprKind::Not);
             }
             Expr::Macro(word) => self.out.push_str(&word.text),
             Expr::Check(check) => self.check(check),
         }
     }
 
-    fn parts(&mut self, parts: &[Expr], between: &str, enclose: impl Fn(&Expr) -> bool) {
+    fn parts(&mut self, parts: &[Expr], between: &str, of: ExprKind) {
         let all = self.is_compiled();
         if all {
             self.out.push('(');
@@ -145,18 +191,20 @@ impl<'a> Printer<'a> {
             if index > 0 {
                 self.out.push_str(between);
             }
-            self.enclosed(part, enclose(part));
+            self.part(part, of);
         }
         if all {
             self.out.push(')');
         }
     }
 
-    fn enclosed(&mut self, expr: &Expr, parentheses: bool) {
+    fn part(&mut self, part: &Expr, of: ExprKind) {
+        let part = self.shown(part);
+        let parentheses = !self.is_compiled() && of.encloses(part.kind());
         if parentheses {
             self.out.push('(');
         }
-        self.expr(expr);
+        self.expr(part);
         if parentheses {
             self.out.push(')');
         }
@@ -188,15 +236,46 @@ impl<'a> Printer<'a> {
         if parentheses {
             self.out.push('(');
         }
-        for (index, value) in list.values.iter().enumerate() {
-            if index > 0 {
-                self.out.push_str(", ");
-            }
-            self.value(value);
-        }
+        self.values(&list.values);
         if parentheses {
             self.out.push(')');
         }
+    }
+
+    fn values(&mut self, values: &[Value]) {
+        let mut between = "";
+        for value in values {
+            let named = match self.style {
+                Style::Guarded(definitions, catalog) if value.kind == ValueKind::Bare => Some((definitions, catalog)),
+                _ => None,
+            };
+            let own = named.and_then(|(definitions, _)| definitions.list(&value.text));
+            if own.is_some_and(List::is_empty) {
+                continue;
+            }
+            self.out.push_str(between);
+            between = ", ";
+            match (own, named) {
+                (Some(List { written: Some(written), .. }), _) => self.written(written),
+                (Some(own), _) => self.values(own.values.as_deref().unwrap_or_default()),
+                (None, Some((_, catalog))) if catalog.has_list(&value.text) => self.base_list(&value.text),
+                (None, Some(_)) if is_bare(&value.text) => self.out.push_str(&value.text),
+                (None, _) => self.value(value),
+            }
+        }
+    }
+
+    fn written(&mut self, written: &Written) {
+        let start = self.out.len() as u32;
+        self.out.push_str(&written.text);
+        let moved = written.base_lists.iter().map(|span| Span { start: span.start + start, end: span.end + start });
+        self.base_lists.extend(moved);
+    }
+
+    fn base_list(&mut self, name: &str) {
+        let start = self.out.len();
+        self.out.push_str(name);
+        self.base_lists.push(Span::new(start, self.out.len()));
     }
 
     /// What was read without quotes can be written without, unless a list would be put in its place; what was made here
@@ -205,7 +284,7 @@ impl<'a> Printer<'a> {
         match (self.style, value.kind) {
             (Style::Compiled, _) => false,
             (_, ValueKind::Quoted) => true,
-            (Style::Guarded(catalog), ValueKind::Bare) if catalog.has_list(&value.text) => true,
+            (Style::Guarded(_, catalog), ValueKind::Bare) if catalog.has_list(&value.text) => true,
             (_, ValueKind::Bare | ValueKind::BaseList) => !is_bare(&value.text),
         }
     }
@@ -215,12 +294,10 @@ impl<'a> Printer<'a> {
             self.compiled_text(&value.text);
         } else if self.is_quoted(value) {
             quote(&value.text, &mut self.out);
+        } else if value.kind == ValueKind::BaseList {
+            self.base_list(&value.text);
         } else {
-            let start = self.out.len();
             self.out.push_str(&value.text);
-            if value.kind == ValueKind::BaseList {
-                self.base_lists.push(Span::new(start, self.out.len()));
-            }
         }
     }
 

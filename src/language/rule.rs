@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use super::FastMap;
 use super::catalog::{Catalog, SYSCALL};
 use super::check;
-use super::definitions::{Definitions, Size, Uses, over_limits};
+use super::definitions::{Definitions, Extent, Uses, over_limits};
 use super::diagnostic::{Class, Code, Diagnostic, Part, Severity, Span, nearest};
 use super::events::{self, EventTypes};
 use super::exceptions::{self, ExceptionText};
 use super::limits;
 use super::output;
 use super::parse::parse;
-use super::print::means;
+use super::print::{ExprKind, means};
 use super::resolve::catalogued;
 use super::tree::{Expr, Field, Rhs, ValueKind};
 
@@ -43,9 +43,10 @@ pub struct RuleText<'a> {
 /// What there is to say about a rule.
 #[derive(Clone, Debug, Default)]
 pub struct Checked {
-    /// The condition with lists and macros of the namespace and with exceptions in it. Base macros are named in it, base
-    /// lists too.
-    pub expanded: Option<Expr>,
+    /// The condition with its exceptions, in which lists and macros have their names: [`Checked::expanded`].
+    pub tree: Option<Expr>,
+    /// Operators, checks and values of the condition once lists and macros of the namespace are in it.
+    pub nodes: usize,
     /// The condition for Falco: as written where that means the same, else printed. `None` where there is an error.
     pub condition: Option<String>,
     /// Whether that is the text as written.
@@ -59,12 +60,19 @@ pub struct Checked {
 }
 
 impl Checked {
+    /// The condition with lists and macros of the namespace and with exceptions in it. Base macros are named in it, base
+    /// lists too. The arguments are those that the rule was checked with.
+    #[must_use]
+    pub fn expanded(&self, definitions: &Definitions, catalog: &Catalog) -> Option<Expr> {
+        self.tree.clone().map(|tree| definitions.expand(tree, catalog))
+    }
+
     /// The fields of the condition as written, such as `evt.arg.flags`, and by the names that the catalogue has them by,
     /// such as `evt.arg`; each with its first place. What comes from macros has none.
     #[must_use]
-    pub fn fields(&self, catalog: &Catalog) -> BTreeMap<String, Span> {
+    pub fn fields(&self, definitions: &Definitions, catalog: &Catalog) -> BTreeMap<String, Span> {
         let mut found = BTreeMap::new();
-        let Some(tree) = &self.expanded else { return found };
+        let Some(tree) = self.expanded(definitions, catalog) else { return found };
         tree.each_check(&mut |check| {
             let mut add = |field: &Field| {
                 for name in [&*field.name, catalogued(catalog, &field.name)] {
@@ -148,10 +156,15 @@ pub fn check_condition(rule: &RuleText<'_>, definitions: &Definitions, catalog: 
     // mistake is told at once.
     let is_whole = parsed.tree.is_some();
     let tree = parsed.tree.or(parsed.readable);
+    let mut uses = Uses::default();
     let all = || tree.iter().chain(excepted.iter().map(|(_, expr)| expr));
-    let size = all().map(|expr| definitions.size(expr, catalog)).fold(Size::default(), Size::beside);
+    let mut extents = all().map(|expr| definitions.extent(expr, catalog, &mut uses));
+    let extent = match (extents.next(), excepted.is_empty()) {
+        (first, true) => first.unwrap_or_default(),
+        (first, false) => Extent::of(ExprKind::And, first.into_iter().chain(extents)),
+    };
     // What is too large is not looked at: that would take as long as it is large.
-    if let Some(over) = all().next().and_then(|first| over_limits(size, first)) {
+    if let Some(over) = all().next().and_then(|first| over_limits(extent.size, first)) {
         checked.diagnostics.push(over);
         finish(&mut checked);
         return checked;
@@ -181,25 +194,31 @@ pub fn check_condition(rule: &RuleText<'_>, definitions: &Definitions, catalog: 
     };
     let hits = if is_plain { catalog.pasted_over(rule.condition) } else { vec![] };
     let meant = is_plain && means(&whole, &hits);
-    match definitions.expand(whole, catalog) {
-        Err(diagnostic) => checked.diagnostics.push(*diagnostic),
-        Ok((expanded, uses)) => {
-            if source == SYSCALL && is_known {
-                checked.event_types = Some(event_types(rule, &expanded, catalog, &mut checked.diagnostics));
-            }
-            if meant && uses.lists.is_empty() && uses.macros.is_empty() {
-                checked.verbatim = true;
-                checked.condition = Some(rule.condition.to_owned());
-            } else {
-                match expanded.emit(catalog) {
-                    Ok(text) => checked.condition = Some(text),
-                    Err(mut unmeant) => checked.diagnostics.append(&mut unmeant),
-                }
-            }
-            checked.uses = uses;
-            checked.expanded = Some(expanded);
+    if extent.nesting > limits::NESTING {
+        let (nesting, limit) = (extent.nesting, limits::NESTING);
+        let message =
+            format!("parentheses are nested {nesting} levels deep once macros are inserted; the limit is {limit}");
+        checked.diagnostics.push(Diagnostic::unsafe_(Code::Nesting, whole.span(), message));
+        finish(&mut checked);
+        return checked;
+    }
+    if source == SYSCALL && is_known {
+        let types = events::types(definitions.possible(&whole, catalog));
+        warn_if_broad(rule, types, &mut checked.diagnostics);
+        checked.event_types = Some(types);
+    }
+    if meant && uses.lists.is_empty() && uses.macros.is_empty() {
+        checked.verbatim = true;
+        checked.condition = Some(rule.condition.to_owned());
+    } else {
+        match whole.emit(definitions, catalog) {
+            Ok(text) => checked.condition = Some(text),
+            Err(mut unmeant) => checked.diagnostics.append(&mut unmeant),
         }
     }
+    checked.nodes = extent.nodes;
+    checked.uses = uses;
+    checked.tree = Some(whole);
     finish(&mut checked);
     checked
 }
@@ -231,15 +250,8 @@ pub(crate) fn lenient(rule: &RuleText<'_>, report: &mut [Diagnostic]) {
     }
 }
 
-/// The types of events for which a condition can hold, with a warning where it does not tell them apart.
-pub(crate) fn event_types(
-    rule: &RuleText<'_>,
-    expanded: &Expr,
-    catalog: &Catalog,
-    report: &mut Vec<Diagnostic>,
-) -> EventTypes {
-    let resolve = |name: &str| catalog.base_macro(name).map(|base| base.possible);
-    let types = events::possible(expanded, &resolve, &|word, f| catalog.each_value(word, f)).holds();
+/// Warns where a condition does not tell the types of events apart for which it can hold.
+pub(crate) fn warn_if_broad(rule: &RuleText<'_>, types: EventTypes, report: &mut Vec<Diagnostic>) {
     // What is not known may well tell types of events apart.
     let unknown = |finding: &Diagnostic| {
         let codes = [Code::UnknownMacro, Code::BrokenMacro, Code::MacroOfOtherSource, Code::UnknownEventType];
@@ -257,7 +269,6 @@ pub(crate) fn event_types(
                 .help("such as `evt.type = execve and …`, or `evt.type in (open, openat) and …`"),
         );
     }
-    types
 }
 
 pub(crate) fn priority(written: &str, report: &mut Vec<Diagnostic>) {

@@ -216,22 +216,28 @@ impl<'a> Scanner<'a> {
 
     /// Identifiers with dots between them, two at least.
     pub(crate) fn field(&mut self) -> Option<&'a str> {
-        let start = self.at;
-        self.identifier()?;
-        let mut parts = 1;
-        loop {
-            let dot = self.at;
-            if !(self.take_sign(b'.') && self.identifier().is_some()) {
-                self.at = dot;
-                break;
-            }
-            parts += 1;
-        }
-        if parts < 2 {
-            self.at = start;
+        let (bytes, start) = (self.text.as_bytes(), self.at);
+        let letter = |at: usize| bytes.get(at).is_some_and(|byte| is(*byte, LETTER));
+        if !letter(start) {
             return None;
         }
-        self.text.get(start..self.at)
+        let (mut end, mut dots) = (start, 0_usize);
+        loop {
+            end += 1;
+            while bytes.get(end).is_some_and(|byte| is(*byte, IN_WORD)) {
+                end += 1;
+            }
+            if !(bytes.get(end) == Some(&b'.') && letter(end + 1)) {
+                break;
+            }
+            end += 1;
+            dots += 1;
+        }
+        if dots == 0 {
+            return None;
+        }
+        self.at = end;
+        self.text.get(start..end)
     }
 
     /// A value without quotes.

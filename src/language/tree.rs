@@ -307,6 +307,9 @@ impl Expr {
         Self::And(vec![Self::equals(field, namespace), self])
     }
 
+    /// What [`Expr::wrap`] adds to [`Expr::nodes`].
+    pub const GUARD_NODES: usize = 2;
+
     /// Where its first and last words stand.
     #[must_use]
     pub fn span(&self) -> Span {

@@ -3,10 +3,15 @@
 use super::file_rule::FileRule;
 use super::policy::{EventTypeMode, Settings};
 use crate::api::Priority;
-use crate::language::{Catalog, Checked, Code, Diagnostic, Part, Span, catalogued, output_fields};
+use crate::language::{Catalog, Checked, Code, Definitions, Diagnostic, Part, Span, catalogued, output_fields};
 
-/// What policy objects to.
-pub(super) fn check(rule: &FileRule<'_>, checked: &Checked, settings: &Settings, catalog: &Catalog) -> Vec<Diagnostic> {
+/// What policy objects to in a rule that was checked against these.
+pub(super) fn check(
+    rule: &FileRule<'_>,
+    checked: &Checked,
+    settings: &Settings,
+    (definitions, catalog): (&Definitions, &Catalog),
+) -> Vec<Diagnostic> {
     let mut report = Vec::new();
     let mut deny = |code, part, span, message: String, help: String| {
         report.push(Diagnostic::policy(code, span, message).within(part).help(help));
@@ -49,7 +54,7 @@ pub(super) fn check(rule: &FileRule<'_>, checked: &Checked, settings: &Settings,
     }
     let message = |field: &str| format!("rules of this namespace may not use the field `{field}`");
     let help = || "the administrator's policy denies it".to_owned();
-    for (field, place) in checked.fields(catalog).iter().filter(|(field, _)| settings.denies(field)) {
+    for (field, place) in checked.fields(definitions, catalog).iter().filter(|(field, _)| settings.denies(field)) {
         let span = if *place == Span::default() { Span::new(0, rule.condition.len()) } else { *place };
         deny(Code::DeniedField, Part::Condition, span, message(field), help());
     }

@@ -142,9 +142,8 @@ impl<'a> Judge<'a> {
         }
         match condition(&mut good) {
             Ok(condition) => {
-                let nodes =
-                    good.iter().filter_map(|(_, (checked, wrapped))| wrapped.as_ref().or(checked.expanded.as_ref()));
-                let nodes = nodes.map(Expr::nodes).max();
+                let guard = |wrapped: &Option<Expr>| if wrapped.is_some() { Expr::GUARD_NODES } else { 0 };
+                let nodes = good.iter().map(|(_, (checked, wrapped))| checked.nodes + guard(wrapped)).max();
                 let broad = good.iter().any(|(_, (checked, _))| checked.is_broad());
                 let rule = FileRule { condition: condition.into(), ..rule };
                 let text = rule.text();
@@ -171,22 +170,22 @@ impl<'a> Judge<'a> {
             let mut checked = check_rule(&rule_text, &nothing, view.catalog);
             // The name is qualified, and may be longer than one that is written.
             checked.diagnostics.retain(|finding| finding.part != Part::Name);
-            checked.diagnostics.extend(allowed::check(&rule, &checked, self.settings, view.catalog));
+            checked.diagnostics.extend(allowed::check(&rule, &checked, self.settings, (&nothing, view.catalog)));
             let fits = checked.is_accepted() && keeps_text(&rule.condition, view.catalog) && self.is_confined(&rule);
             fits.then_some(checked)
         })?;
-        let nodes = kept.expanded.as_ref().map(Expr::nodes).unwrap_or_default();
-        Some(Cost { bytes: item.text.len(), nodes, broad: kept.is_broad() })
+        Some(Cost { bytes: item.text.len(), nodes: kept.nodes, broad: kept.is_broad() })
     }
 
     /// Checks the rule against one catalogue and policy. With a tree, that is what Falco is to read instead of the rule's.
     fn check(&self, rule: &FileRule<'_>, rule_text: &RuleText<'_>, view: &View<'_>) -> (Checked, Option<Expr>) {
         let mut checked = check_rule(rule_text, &view.definitions, view.catalog);
-        checked.diagnostics.extend(allowed::check(rule, &checked, self.settings, view.catalog));
+        let against = (&view.definitions, view.catalog);
+        checked.diagnostics.extend(allowed::check(rule, &checked, self.settings, against));
         let mut wrapped = None;
         if self.settings.scope == Scope::Namespace {
             match self.guard(rule.source(), view.catalog) {
-                Ok(Some(field)) => wrapped = checked.expanded.take().map(|tree| tree.wrap(field, self.namespace)),
+                Ok(Some(field)) => wrapped = checked.tree.take().map(|tree| tree.wrap(field, self.namespace)),
                 Ok(None) => {}
                 Err(finding) => checked.diagnostics.push(finding),
             }
@@ -269,7 +268,7 @@ fn condition(good: &mut [(&View<'_>, &mut (Checked, Option<Expr>))]) -> Result<S
         let Some((view, (checked, wrapped))) = good.get_mut(index) else { continue };
         let text = match (checked.condition.take(), wrapped) {
             (Some(text), None) => text,
-            (_, Some(tree)) => match tree.emit(view.catalog) {
+            (_, Some(tree)) => match tree.emit(&view.definitions, view.catalog) {
                 Ok(text) => text,
                 Err(findings) => {
                     error = error.or(findings.into_iter().next());

@@ -92,7 +92,7 @@ fn is_plain(text: &str) -> bool {
 /// many bytes are looked at in one step.
 fn ends_early(bytes: &[u8]) -> bool {
     let is = |byte: &u8, sign: u8| u8::from(*byte == sign);
-    let pairs = bytes.iter().zip(bytes.iter().skip(1));
+    let pairs = bytes.iter().zip(bytes.get(1..).unwrap_or_default());
     let ends =
         pairs.fold(0, |found, (one, two)| found | (is(one, b':') & is(two, b' ')) | (is(one, b' ') & is(two, b'#')));
     ends != 0

@@ -4,14 +4,14 @@ use super::FileRule;
 use super::lists::Lists;
 use super::macros::Macros;
 use crate::language::catalog::SYSCALL;
-use crate::language::definitions::over_limits;
+use crate::language::definitions::{Definitions, over_limits};
 use crate::language::diagnostic::{Class, Code, Diagnostic, Part, Span, nearest};
 use crate::language::exceptions::{self, ExceptionText, ExceptionValue, Words};
 use crate::language::parse::{Parser, parse};
 use crate::language::paste::{Pasted, pasted_item};
 use crate::language::resolve::Resolver;
 use crate::language::tree::{Expr, Operand};
-use crate::language::{check, limits, output, rule};
+use crate::language::{check, events, limits, output, rule};
 
 /// Checks a rule. Gives its condition with macros, lists and exceptions in it.
 pub(super) fn check(
@@ -98,7 +98,8 @@ pub(super) fn check(
         report.push(Diagnostic::unsafe_(Code::Nesting, Span::new(0, text.condition.len()), message));
     }
     if source == SYSCALL {
-        rule::event_types(text, &expanded, catalog, report);
+        let types = events::types(Definitions::default().possible(&expanded, catalog));
+        rule::warn_if_broad(text, types, report);
     }
     Some(expanded)
 }

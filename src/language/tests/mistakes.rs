@@ -8,7 +8,7 @@ use crate::language::{
 fn told(condition: &str) -> Vec<(Code, String)> {
     let rule = RuleText { name: "r", condition, output: "o", priority: "INFO", ..RuleText::default() };
     let checked = check_rule(&rule, &Definitions::default(), Catalog::falco());
-    assert!(!checked.is_accepted() && checked.condition.is_none() && checked.expanded.is_none(), "{condition}");
+    assert!(!checked.is_accepted() && checked.condition.is_none() && checked.tree.is_none(), "{condition}");
     let errors = checked.errors().map(|error| (error.code, error.span.of(condition).to_owned()));
     errors.collect()
 }

@@ -2,10 +2,12 @@
 
 use proptest::prelude::*;
 
+use crate::language::events::types;
+
 use crate::language::{
-    Argument, Catalog, Check, Checked, Definitions, Diagnostic, ExceptionText, ExceptionValue, Expr, Field, ListText,
-    MacroText, Modifier, Op, Operand, Part, Rhs, RuleText, Span, Transform, Transformer, Value, ValueKind, ValueList,
-    Word, Words, check_rule, parse,
+    Argument, Catalog, Check, Checked, Code, Definitions, Diagnostic, ExceptionText, ExceptionValue, Expr, Field,
+    ListText, MacroText, Modifier, Op, Operand, Part, Rhs, RuleText, Span, Transform, Transformer, Value, ValueKind,
+    ValueList, Word, Words, check_rule, parse,
 };
 
 fn span() -> Span {
@@ -134,6 +136,23 @@ fn tree() -> impl Strategy<Value = Expr> {
     })
 }
 
+/// A condition that names lists and macros.
+fn named() -> impl Strategy<Value = String> {
+    let check = prop_oneof![
+        "proc\\.name in \\((l0|l1|based|a)(, (l0|l1|a|\"b c\"|\"l0\"|based)){0,3}\\)",
+        "evt\\.type in \\((open|l0|based)(, close)?\\)",
+        "proc\\.name (=|contains) (a|l0|l1)",
+        "fd\\.num > [0-9]",
+        "m0|m1|mb",
+    ];
+    check.prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            (inner.clone(), "and|or", inner.clone()).prop_map(|(one, by, two)| format!("({one}) {by} ({two})")),
+            inner.prop_map(|inner| format!("not ({inner})")),
+        ]
+    })
+}
+
 /// Pieces that conditions and attempts at them are made of.
 fn pieces() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
@@ -197,6 +216,44 @@ proptest! {
         }
     }
 
+    /// Lists and macros are in the text as they are in the tree, whatever names what.
+    #[test]
+    fn what_is_emitted_is_what_is_expanded(
+        items in proptest::collection::vec(proptest::collection::vec("[ab]|o p|\"a\"|based|l0|open|", 0..4), 2),
+        long in any::<bool>(), conditions in proptest::collection::vec(named(), 3),
+    ) {
+        let mut data = Catalog::data_of(&["container"]);
+        data.lists = vec![("based".into(), vec!["x".into(), "open".into()])];
+        data.macros = vec![("mb".into(), "evt.type = close".into())];
+        let catalog = Catalog::new(data);
+        let [mut items_0, items_1] = <[Vec<String>; 2]>::try_from(items).expect("two");
+        items_0.retain(|item| item != "l0");
+        items_0.extend(long.then(|| "long".repeat(60)).into_iter().cycle().take(20));
+        let lists = [ListText { name: "l1", items: &items_1 }, ListText { name: "l0", items: &items_0 }];
+        let [condition, one, zero] = <[String; 3]>::try_from(conditions).expect("three");
+        let zero = zero.replace("m0", "m9").replace("m1", "mb");
+        let one = one.replace("m1", "m0");
+        let macros = [MacroText { name: "m1", condition: &one }, MacroText { name: "m0", condition: &zero }];
+        let (definitions, _) = Definitions::compile(&lists, &macros, &catalog);
+        let rule = RuleText { name: "r", condition: &condition, output: "o", priority: "INFO", ..RuleText::default() };
+        let checked = check_rule(&rule, &definitions, &catalog);
+        prop_assert!(!checked.diagnostics.iter().any(|finding| finding.code == Code::PastedOver));
+        if let (Some(text), Some(expanded)) = (&checked.condition, checked.expanded(&definitions, &catalog)) {
+            prop_assert_eq!(parse(text).tree.map(|tree| tree.compiled()), Some(expanded.compiled()), "{}", text);
+            prop_assert_eq!(checked.nodes, expanded.nodes());
+            let nothing = Definitions::default();
+            prop_assert_eq!(Some(types(nothing.possible(&expanded, &catalog))), checked.event_types);
+            // What is in it can be checked as it is, and rests on nothing but Falco's own.
+            let again = check_rule(&RuleText { condition: text, ..rule.clone() }, &nothing, &catalog);
+            prop_assert!(again.is_accepted(), "{text}: {:?}", again.diagnostics);
+            prop_assert_eq!(&again.uses.base_lists, &checked.uses.base_lists);
+            prop_assert_eq!(&again.uses.base_macros, &checked.uses.base_macros);
+            prop_assert_eq!(again.event_types, checked.event_types);
+            let mut named = checked.uses.macros.iter().chain(checked.uses.lists.iter());
+            prop_assert!(named.all(|name| [&condition, &one, &zero].iter().any(|text| text.contains(name)) || name == "l0"));
+        }
+    }
+
     #[test]
     fn no_text_of_a_rule_is_too_much(
         condition in prop_oneof![pieces(), any::<String>()], output in prop_oneof![pieces(), "(%[a-z.0-9\\[\\]()]{0,20} ?){0,5}", any::<String>()],
@@ -227,9 +284,10 @@ proptest! {
         let checked = check_rule(&rule, &definitions, Catalog::falco());
         all_within(&rule, &checked)?;
         // What is accepted is read back as what was checked.
-        if let (Some(text), Some(expanded)) = (&checked.condition, &checked.expanded) {
+        if let (Some(text), Some(expanded)) = (&checked.condition, checked.expanded(&definitions, Catalog::falco())) {
             let read = parse(text).tree.map(Expr::unplaced);
-            prop_assert_eq!(read, Some(expanded.clone().unplaced()));
+            prop_assert_eq!(checked.nodes, expanded.nodes());
+            prop_assert_eq!(read, Some(expanded.unplaced()));
         }
     }
 }

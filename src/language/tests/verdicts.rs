@@ -29,7 +29,7 @@ fn each_recorded_condition_gets_its_verdict() {
             if !valid.as_bool().unwrap() {
                 continue;
             }
-            let expanded = checked.expanded.as_ref().map(super::super::tree::Expr::compiled);
+            let expanded = checked.expanded(&Definitions::default(), catalog).map(|tree| tree.compiled());
             if let Some(compiled) = case["compiled"].as_str()
                 && expanded.as_deref() != Some(compiled)
             {
