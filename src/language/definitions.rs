@@ -60,7 +60,7 @@ pub(crate) struct List {
     pub(crate) written: Option<Written>,
     /// How many they are once Falco has put its own lists in.
     count: usize,
-    /// The lists that it names, and those that these name.
+    /// The lists that it names itself.
     uses: WordSet,
     base_uses: WordSet,
 }
@@ -77,7 +77,7 @@ impl List {
 pub(crate) struct Macro {
     /// The condition as written; `None` where it is not valid for any source.
     tree: Option<Expr>,
-    /// What comes of it, and what that rests on.
+    /// What comes of it, and what it names itself.
     extent: Extent,
     uses: Uses,
     /// The types of events for which it can hold.
@@ -160,15 +160,6 @@ pub struct Uses {
     pub base_lists: WordSet,
 }
 
-impl Uses {
-    fn add_all(&mut self, other: &Self) {
-        self.macros.add_all(&other.macros);
-        self.lists.add_all(&other.lists);
-        self.base_macros.add_all(&other.base_macros);
-        self.base_lists.add_all(&other.base_lists);
-    }
-}
-
 impl Definitions {
     /// Reads and checks the lists and macros of a namespace. Of several by one name the first counts. What is wrong with
     /// one keeps only those that use it from being valid.
@@ -212,9 +203,13 @@ impl Definitions {
         self.macros.get(name)
     }
 
-    /// What a macro stands for, as it is written; `None` where it is not valid.
-    pub(crate) fn tree(&self, name: &str) -> Option<&Expr> {
-        self.macros.get(name).and_then(|own| own.tree.as_ref())
+    /// What comes in the place of a tree that is nothing but the name of a macro; others are themselves.
+    pub(crate) fn meant<'e>(&'e self, mut expr: &'e Expr) -> &'e Expr {
+        while let Expr::Macro(word) = expr {
+            let Some(tree) = self.macros.get(&word.text).and_then(|own| own.tree.as_ref()) else { break };
+            expr = tree;
+        }
+        expr
     }
 
     fn read_lists(&mut self, lists: &[ListText<'_>], catalog: &Catalog) -> Vec<Vec<Diagnostic>> {
@@ -269,10 +264,7 @@ impl Definitions {
             let mut report =
                 |diagnostic: Diagnostic| add_bounded(findings, diagnostic.within(Part::Entry(index as u32)));
             if let Some(inner) = self.lists.get(item.as_str()) {
-                if uses.insert(item) {
-                    uses.add_all(&inner.uses);
-                    base_uses.add_all(&inner.base_uses);
-                }
+                uses.insert(item);
                 if let Some(values_of_inner) = &inner.values {
                     count = count.saturating_add(inner.count);
                     if count <= limits::LIST_ENTRIES {
@@ -421,7 +413,7 @@ impl Definitions {
         Macro { tree, extent, uses, possible, errors, error }
     }
 
-    /// What comes of a tree, without making it; what it rests on is added to what is used.
+    /// What comes of a tree, without making it; what it names is added to what is used.
     pub(crate) fn extent(&self, expr: &Expr, catalog: &Catalog, uses: &mut Uses) -> Extent {
         match expr {
             Expr::And(parts) | Expr::Or(parts) => {
@@ -440,9 +432,7 @@ impl Definitions {
             Expr::Check(_) => Extent::LEAF,
             Expr::Macro(word) => {
                 if let Some(own) = self.macros.get(&word.text) {
-                    if uses.macros.insert(&word.text) {
-                        uses.add_all(&own.uses);
-                    }
+                    uses.macros.insert(&word.text);
                     return own.extent;
                 }
                 let Some(base) = catalog.base_macro(&word.text) else { return Extent::LEAF };
@@ -455,17 +445,38 @@ impl Definitions {
     /// How many values a value stands for: with Falco's own lists in it, and with those counting as one.
     fn count(&self, value: &Value, catalog: &Catalog, uses: &mut Uses) -> (usize, usize) {
         if let Some(own) = self.own_list(value) {
-            if uses.lists.insert(&value.text) {
-                uses.lists.add_all(&own.uses);
-                uses.base_lists.add_all(&own.base_uses);
-            }
+            uses.lists.insert(&value.text);
             return (own.count, own.values.as_ref().map_or(0, Vec::len));
         }
-        let base = catalog.base_list(&value.text).filter(|_| value.kind != ValueKind::Quoted);
-        if base.is_some() && value.kind == ValueKind::Bare {
+        if value.kind == ValueKind::Bare && catalog.has_list(&value.text) {
             uses.base_lists.insert(&value.text);
         }
-        (base.and_then(|base| base.values.as_ref()).map_or(1, Vec::len), 1)
+        (base_count(value, catalog), 1)
+    }
+
+    /// Adds to what is used all that this uses in turn. It is not kept with each macro and list: together that would be as
+    /// much as the square of them.
+    pub(crate) fn complete(&self, uses: &mut Uses) {
+        let mut macros: Vec<&Macro> = uses.macros.iter().filter_map(|name| self.macros.get(name)).collect();
+        while let Some(own) = macros.pop() {
+            for name in own.uses.macros.iter() {
+                if uses.macros.insert(name) {
+                    macros.extend(self.macros.get(name));
+                }
+            }
+            uses.lists.add_all(&own.uses.lists);
+            uses.base_macros.add_all(&own.uses.base_macros);
+            uses.base_lists.add_all(&own.uses.base_lists);
+        }
+        let mut lists: Vec<&List> = uses.lists.iter().filter_map(|name| self.lists.get(name)).collect();
+        while let Some(own) = lists.pop() {
+            for name in own.uses.iter() {
+                if uses.lists.insert(name) {
+                    lists.extend(self.lists.get(name));
+                }
+            }
+            uses.base_lists.add_all(&own.base_uses);
+        }
     }
 
     /// The types of events for which a condition can hold; to be called only within the limits.
@@ -510,9 +521,10 @@ impl Definitions {
                     check.unplace();
                 }
             }
-            Expr::Macro(word) => {
-                if let Some(tree) = self.tree(&word.text) {
-                    *expr = tree.clone();
+            Expr::Macro(_) => {
+                let meant = self.meant(expr);
+                if !std::ptr::eq(meant, expr) {
+                    *expr = meant.clone();
                     self.insert(expr, catalog, true);
                 }
             }
@@ -562,8 +574,10 @@ const KEPT_BYTES: usize = 4096;
 
 /// How many values a value stands for that is the name of no list of the namespace.
 fn base_count(value: &Value, catalog: &Catalog) -> usize {
-    let base = catalog.base_list(&value.text).filter(|_| value.kind != ValueKind::Quoted);
-    base.and_then(|base| base.values.as_ref()).map_or(1, Vec::len)
+    if value.kind == ValueKind::Quoted {
+        return 1;
+    }
+    catalog.base_list(&value.text).and_then(|base| base.values.as_ref()).map_or(1, Vec::len)
 }
 
 /// Adds a finding, if there are not so many that nobody reads more. That there is an error is never lost.

@@ -157,18 +157,6 @@ impl<'a> Printer<'a> {
         matches!(self.style, Style::Compiled)
     }
 
-    /// What is to be shown: of a macro of the namespace what it stands for.
-    fn shown<'e>(&self, mut expr: &'e Expr) -> &'e Expr
-    where
-        'a: 'e,
-    {
-        while let (Expr::Macro(word), Style::Guarded(definitions, _)) = (expr, self.style) {
-            let Some(tree) = definitions.tree(&word.text) else { break };
-            expr = tree;
-        }
-        expr
-    }
-
     fn expr(&mut self, expr: &Expr) {
         match expr {
             Expr::And(parts) => self.parts(parts, " and ", ExprKind::And),
@@ -199,7 +187,10 @@ impl<'a> Printer<'a> {
     }
 
     fn part(&mut self, part: &Expr, of: ExprKind) {
-        let part = self.shown(part);
+        let part = match self.style {
+            Style::Guarded(definitions, _) => definitions.meant(part),
+            Style::Exact | Style::Compiled => part,
+        };
         let parentheses = !self.is_compiled() && of.encloses(part.kind());
         if parentheses {
             self.out.push('(');

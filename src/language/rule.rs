@@ -216,6 +216,7 @@ pub fn check_condition(rule: &RuleText<'_>, definitions: &Definitions, catalog: 
             Err(mut unmeant) => checked.diagnostics.append(&mut unmeant),
         }
     }
+    definitions.complete(&mut uses);
     checked.nodes = extent.nodes;
     checked.uses = uses;
     checked.tree = Some(whole);
@@ -342,8 +343,8 @@ pub(crate) fn tags(tags: &[String], report: &mut Vec<Diagnostic>) {
             let diagnostic = Diagnostic::unsafe_(Code::InvalidName, span, message);
             report.push(diagnostic.within(Part::Tag(index as u32)).help(help));
         };
-        let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-        if tag.is_empty() || !tag.chars().all(fine) {
+        let fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+        if tag.is_empty() || !tag.bytes().all(fine) {
             wrong(format!("`{}` can't be a tag", tag.escape_debug()), "letters, digits, `_`, `.` and `-`");
         } else if first != tag {
             wrong(

@@ -267,6 +267,26 @@ fn what_falco_puts_in_itself_counts_too() {
 }
 
 #[test]
+fn chains_of_macros_and_lists_overflow_no_stack_and_take_no_memory_without_end() {
+    const COUNT: usize = 20_000;
+    let names: Vec<String> = (0..COUNT).map(|number| format!("n{number}")).collect();
+    let items: Vec<Vec<String>> =
+        (1..=COUNT).map(|number| vec![names.get(number).cloned().unwrap_or_else(|| "end".to_owned())]).collect();
+    let lists: Vec<_> = names.iter().zip(&items).map(|(name, items)| ListText { name, items }).collect();
+    let condition = |index: usize| names.get(index + 1).map_or("proc.name in (n0) and evt.type = open", String::as_str);
+    let macros: Vec<_> =
+        names.iter().enumerate().map(|(index, name)| MacroText { name, condition: condition(index) }).collect();
+    let (definitions, _) = Definitions::compile(&lists, &macros, Catalog::falco());
+    let rule = RuleText { name: "r", condition: "not n0", output: "o", priority: "INFO", ..RuleText::default() };
+    let checked = check_rule(&rule, &definitions, Catalog::falco());
+    assert_eq!(checked.condition.as_deref(), Some("not (proc.name in (end) and evt.type = open)"));
+    let expanded = checked.expanded(&definitions, Catalog::falco()).map(|tree| tree.text());
+    assert_eq!(expanded, checked.condition);
+    assert_eq!((checked.uses.macros.iter().count(), checked.uses.lists.iter().count()), (COUNT, COUNT));
+    assert!(definitions.unused([&checked.uses]).is_empty());
+}
+
+#[test]
 fn findings_and_lists_of_lists_take_no_memory_without_end() {
     let empty = vec![String::new(); 8192];
     let mut nul = empty.clone();
