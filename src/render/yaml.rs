@@ -88,14 +88,12 @@ fn is_plain(text: &str) -> bool {
         && !WORDS.iter().any(|word| word.eq_ignore_ascii_case(text))
 }
 
-/// Whether a plain scalar would end within the text: at a colon or before a number sign. Without a way out in between,
-/// many bytes are looked at in one step.
+/// Whether a plain scalar would end within the text: at a colon before a blank, or at a number sign behind one.
 fn ends_early(bytes: &[u8]) -> bool {
-    let is = |byte: &u8, sign: u8| u8::from(*byte == sign);
-    let pairs = bytes.iter().zip(bytes.get(1..).unwrap_or_default());
-    let ends =
-        pairs.fold(0, |found, (one, two)| found | (is(one, b':') & is(two, b' ')) | (is(one, b' ') & is(two, b'#')));
-    ends != 0
+    memchr::memchr2_iter(b':', b'#', bytes).any(|at| match bytes.get(at) {
+        Some(b':') => bytes.get(at + 1) == Some(&b' '),
+        _ => at > 0 && bytes.get(at - 1) == Some(&b' '),
+    })
 }
 
 /// Appends the text in double quotes. Whatever is not plainly printable everywhere is escaped: control characters (a
