@@ -3,17 +3,17 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
-use super::FastMap;
 use super::check;
 use super::definitions::{Size, size_of};
 use super::diagnostic::{Span, nearest};
 use super::events::{self, Possible};
-use super::fields::{ArgumentInfo, FieldInfo, KNOWN, Kind};
+use super::fields::{ArgumentInfo, FieldInfo, KNOWN, Kind, serves};
 use super::limits;
 use super::name_map::NameMap;
 use super::parse::parse;
 use super::paste::{self, PASTED_BYTES, Pasted, pasted_item, pasted_items};
 use super::tree::{Check, Expr, Rhs, Value};
+use super::{FastMap, SmolStr};
 
 /// The source of the rules that name none.
 pub const SYSCALL: &str = "syscall";
@@ -71,7 +71,7 @@ struct Content {
     priority: String,
     selections: Vec<String>,
     sources: Vec<Arc<str>>,
-    fields: FastMap<Arc<str>, FieldInfo>,
+    fields: FastMap<SmolStr, FieldInfo>,
     rules: HashSet<String>,
     macros: NameMap<Arc<str>, BaseMacro>,
     lists: NameMap<Arc<str>, BaseList>,
@@ -102,6 +102,13 @@ impl BaseMacro {
 pub(crate) struct BaseList {
     /// What comes of it in the end; `None` where that is not a list of values.
     pub(crate) values: Option<Vec<Value>>,
+}
+
+impl BaseList {
+    /// How many values come of it.
+    pub(crate) fn len(&self) -> usize {
+        self.values.as_ref().map_or(1, Vec::len)
+    }
 }
 
 static FALCO: LazyLock<Catalog> = LazyLock::new(|| Catalog::with_plugins(&["container"]));
@@ -178,10 +185,10 @@ impl Catalog {
                 }
                 None => reported(field),
             };
-            content.fields.insert(info.name.clone(), info);
+            content.fields.insert(SmolStr::new(&info.name), info);
         }
         for info in KNOWN.fields.iter().filter(|info| info.unlisted && origins.contains(&*info.origin)) {
-            content.fields.entry(info.name.clone()).or_insert_with(|| info.clone());
+            content.fields.entry(SmolStr::new(&info.name)).or_insert_with(|| info.clone());
         }
         let lists = pasted_lists(&data.lists);
         content.lists = base_lists(&lists);
@@ -353,6 +360,7 @@ fn macro_error(tree: &Expr, source: &str, read: &NameMap<Arc<str>, BaseMacro>) -
 }
 
 fn reported(field: FieldData) -> FieldInfo {
+    let sources: Arc<[Arc<str>]> = field.sources.iter().map(|source| source.as_str().into()).collect();
     FieldInfo {
         kind: Kind::of(&field.type_name),
         name: field.name.into(),
@@ -363,7 +371,8 @@ fn reported(field: FieldData) -> FieldInfo {
         transformer: true,
         deprecated: false,
         unlisted: false,
-        sources: field.sources.iter().map(|source| source.as_str().into()).collect(),
+        serves_syscall: serves(&sources, SYSCALL),
+        sources,
         origin: "plugin:".into(),
         description: field.description.into(),
     }

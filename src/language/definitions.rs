@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use super::catalog::Catalog;
+use super::catalog::{BaseList, Catalog};
 use super::check;
 use super::diagnostic::{Code, Diagnostic, Part, Span, nearest};
 use super::events::{self, Possible};
@@ -278,7 +278,7 @@ impl Definitions {
             }
             if catalog.has_list(item) {
                 let value = Value { text: item.as_str().into(), kind: ValueKind::BaseList, span: Span::default() };
-                count = count.saturating_add(base_count(&value, catalog));
+                count = count.saturating_add(base_list(&value, catalog).map_or(1, BaseList::len));
                 base_uses.insert(item);
                 values.push(value);
                 continue;
@@ -448,10 +448,11 @@ impl Definitions {
             uses.lists.insert(&value.text);
             return (own.count, own.values.as_ref().map_or(0, Vec::len));
         }
-        if value.kind == ValueKind::Bare && catalog.has_list(&value.text) {
+        let Some(base) = base_list(value, catalog) else { return (1, 1) };
+        if value.kind == ValueKind::Bare {
             uses.base_lists.insert(&value.text);
         }
-        (base_count(value, catalog), 1)
+        (base.len(), 1)
     }
 
     /// Adds to what is used all that this uses in turn. It is not kept with each macro and list: together that would be as
@@ -572,12 +573,9 @@ impl Definitions {
 /// Bytes of the values of a list up to which their text is kept for the conditions that name it.
 const KEPT_BYTES: usize = 4096;
 
-/// How many values a value stands for that is the name of no list of the namespace.
-fn base_count(value: &Value, catalog: &Catalog) -> usize {
-    if value.kind == ValueKind::Quoted {
-        return 1;
-    }
-    catalog.base_list(&value.text).and_then(|base| base.values.as_ref()).map_or(1, Vec::len)
+/// The list of Falco's own that a value is the name of.
+fn base_list<'a>(value: &Value, catalog: &'a Catalog) -> Option<&'a BaseList> {
+    if value.kind == ValueKind::Quoted { None } else { catalog.base_list(&value.text) }
 }
 
 /// Adds a finding, if there are not so many that nobody reads more. That there is an error is never lost.

@@ -147,11 +147,16 @@ pub(crate) fn possible(
     expand: &impl Fn(&Value, &mut dyn FnMut(&str)),
 ) -> Option<Possible> {
     let each = |parts: &[Expr], join: fn(Possible, Possible) -> Possible| {
-        let both = |one: Option<Possible>, other: Option<Possible>| match (one, other) {
-            (None, None) => None,
-            (one, other) => Some(join(one.unwrap_or_default(), other.unwrap_or_default())),
-        };
-        parts.iter().map(|part| possible(part, resolve, expand)).reduce(both).flatten()
+        let (mut whole, mut others) = (None, false);
+        for part in parts {
+            match (possible(part, resolve, expand), whole) {
+                (None, _) => others = true,
+                (told, None) => whole = told,
+                (Some(told), Some(before)) => whole = Some(join(before, told)),
+            }
+        }
+        // Those that don't tell types apart are joined at once: they all say the same.
+        if others { whole.map(|whole| join(whole, Possible::default())) } else { whole }
     };
     match expr {
         Expr::And(parts) => each(parts, Possible::and),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use super::FastMap;
+use super::catalog::SYSCALL;
 use super::tree::Op;
 
 /// What a field's values are, as far as operators and constants go.
@@ -158,6 +159,8 @@ pub struct FieldInfo {
     pub unlisted: bool,
     /// The sources of the rules that can use it; `*` is all.
     pub sources: Arc<[Arc<str>]>,
+    /// Whether [`SYSCALL`] is among them, which is asked for each field of nearly each rule.
+    pub(crate) serves_syscall: bool,
     /// What provides it: `libs`, or `plugin:` and its name.
     pub origin: Arc<str>,
     /// What it says of an event; may be empty.
@@ -168,8 +171,13 @@ impl FieldInfo {
     /// Whether rules of the source can use it.
     #[must_use]
     pub fn serves(&self, source: &str) -> bool {
-        self.sources.iter().any(|own| &**own == "*" || &**own == source)
+        if source == SYSCALL { self.serves_syscall } else { serves(&self.sources, source) }
     }
+}
+
+/// Whether a source is among those of a field.
+pub(crate) fn serves(sources: &[Arc<str>], source: &str) -> bool {
+    sources.iter().any(|own| &**own == "*" || &**own == source)
 }
 
 /// A parameter of events.
@@ -204,6 +212,7 @@ pub(crate) static KNOWN: LazyLock<Known> = LazyLock::new(|| {
         let mut next = || columns.next().unwrap_or_default();
         let (name, type_name, argument, flags, sources, origin) = (next(), next(), next(), next(), next(), next());
         let has = |flag: &str| flags.split(',').any(|other| other == flag);
+        let sources: Arc<[Arc<str>]> = sources.split(',').map(&mut share).collect();
         fields.push(FieldInfo {
             name: name.into(),
             type_name: share(type_name),
@@ -214,7 +223,8 @@ pub(crate) static KNOWN: LazyLock<Known> = LazyLock::new(|| {
             transformer: !has("no-transformer"),
             deprecated: has("deprecated"),
             unlisted: has("hidden") || has("print-only") || has("deprecated"),
-            sources: sources.split(',').map(&mut share).collect(),
+            serves_syscall: serves(&sources, SYSCALL),
+            sources,
             origin: share(origin),
             description: descriptions.get(name).copied().unwrap_or_default().into(),
         });

@@ -39,7 +39,12 @@ impl<K: Borrow<str> + Eq + Hash, V> NameMap<K, V> {
     #[inline]
     pub(crate) fn get(&self, name: &str) -> Option<&V> {
         let (row, bit) = bit(name);
-        if self.sieve[row] & bit == 0 { None } else { self.map.get(name) }
+        if self.sieve[row] & bit == 0 { None } else { self.look_up(name) }
+    }
+
+    #[inline(never)]
+    fn look_up(&self, name: &str) -> Option<&V> {
+        self.map.get(name)
     }
 
     /// Whether something is known by the name.

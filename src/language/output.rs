@@ -106,6 +106,10 @@ impl<'a> Output<'a, '_> {
 
     /// Reads the field behind a `%`. Says where to go on.
     fn field(&mut self, percent: usize) -> usize {
+        if let Some(end) = self.plain(percent + 1) {
+            self.count += 1;
+            return end;
+        }
         let after = self.text.get(percent + 1..).unwrap_or_default();
         let digits = after.bytes().take_while(u8::is_ascii_digit).count();
         let start = percent + 1 + digits;
@@ -115,12 +119,6 @@ impl<'a> Output<'a, '_> {
             let message = if digits == 0 { "a field must follow `%`" } else { "a field must follow the width" };
             self.report.push(Diagnostic::invalid(Code::OutputFormat, sign, message).help(PERCENT));
             return self.text.len();
-        }
-        if digits == 0
-            && let Some(end) = self.plain(start)
-        {
-            self.count += 1;
-            return end;
         }
         // Falco puts nothing in its place, with a warning.
         if let Some(behind) = rest.strip_prefix("container.info") {
@@ -192,12 +190,15 @@ impl<'a> Output<'a, '_> {
             return None;
         }
         let mut scan = Scanner::starting_at(self.text, start);
-        let name = scan.field().filter(|name| !name.starts_with("container.info"))?;
+        let name = scan.field()?;
+        match scan.peek() {
+            Some(b'[') => return None,
+            Some(b'.') if runs_on(scan.rest()) => return None,
+            _ => {}
+        }
         let info = self.resolver.catalog.field(name)?;
         let good = info.argument.need != Need::Required && !info.deprecated && info.serves(self.resolver.source);
-        let end = scan.at();
-        let behind = scan.rest();
-        (good && !behind.starts_with('[') && !runs_on(behind)).then_some(end)
+        (good && !name.starts_with("container.info")).then(|| scan.at())
     }
 
     /// Where the longest field ends that Falco would find there.

@@ -60,7 +60,7 @@ pub fn parse(text: &str) -> Parsed {
                 .help("take parts of the condition into macros, or leave out parentheses that change nothing"),
         );
     }
-    if let Some(at) = text.find('\0') {
+    if let Some(at) = memchr::memchr(0, text.as_bytes()) {
         let span = Span::new(at, at + 1);
         diagnostics.push(Diagnostic::unsafe_(Code::ControlCharacter, span, "the condition holds a NUL character"));
     }

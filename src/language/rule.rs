@@ -302,8 +302,11 @@ pub(crate) fn name(name: &str, report: &mut Vec<Diagnostic>) {
         let message = format!("the name is {} bytes long; the limit is {}", name.len(), limits::NAME_BYTES);
         wrong(Diagnostic::unsafe_(Code::TooLong, whole, message));
     }
+    let plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\' | b'*');
     let bad = |c: &char| c.is_control() || matches!(c, '"' | '\\' | '*' | '\u{2028}' | '\u{2029}');
-    if let Some((at, c)) = name.char_indices().find(|(_, c)| bad(c)) {
+    if !name.bytes().all(plain)
+        && let Some((at, c)) = name.char_indices().find(|(_, c)| bad(c))
+    {
         let message = format!("the name of a rule must not hold `{}`", c.escape_default());
         wrong(
             Diagnostic::unsafe_(Code::InvalidName, Span::new(at, at + c.len_utf8()), message)

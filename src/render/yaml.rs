@@ -68,7 +68,8 @@ pub(crate) fn push_scalar(out: &mut String, text: &str) {
 
 /// Appends the text as an element of a list in brackets.
 pub(crate) fn push_flow_scalar(out: &mut String, text: &str) {
-    if is_plain(text) && !text.contains([',', '[', ']', '{', '}', ':', '?']) {
+    let indicates = |byte: u8| matches!(byte, b',' | b'[' | b']' | b'{' | b'}' | b':' | b'?');
+    if is_plain(text) && !text.bytes().any(indicates) {
         out.push_str(text);
     } else {
         push_quoted(out, text);
