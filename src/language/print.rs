@@ -37,7 +37,7 @@ impl Expr {
         let hits = catalog.pasted_over(&printer.out);
         let unmeant: Vec<Diagnostic> = hits
             .iter()
-            .filter(|hit| !printer.base_lists.contains(hit))
+            .filter(|hit| printer.base_lists.binary_search(hit).is_err())
             .map(|hit| {
                 let word = hit.of(&printer.out);
                 let message = format!("Falco would put its own list `{word}` in the place of the word `{word}`");
@@ -105,6 +105,7 @@ pub(crate) fn written_values(values: &[Value], catalog: &Catalog) -> Written {
     let nothing = Definitions::default();
     let mut printer = Printer::new(Style::Guarded(&nothing, catalog));
     printer.values(values);
+    printer.out.shrink_to_fit();
     Written { text: printer.out, base_lists: printer.base_lists }
 }
 
@@ -144,7 +145,7 @@ enum Style<'a> {
 struct Printer<'a> {
     out: String,
     style: Style<'a>,
-    /// Where the names of base lists stand for the lists.
+    /// Where the names of base lists stand for the lists, in order.
     base_lists: Vec<Span>,
 }
 
@@ -223,13 +224,24 @@ impl<'a> Printer<'a> {
     }
 
     fn list(&mut self, list: &ValueList) {
-        let parentheses = list.parentheses || list.values.iter().any(|value| self.is_quoted(value));
+        let needs_them = |value: &Value| self.names_a_list(value) || self.is_quoted(value);
+        let parentheses = list.parentheses || list.values.iter().any(needs_them);
         if parentheses {
             self.out.push('(');
         }
         self.values(&list.values);
         if parentheses {
             self.out.push(')');
+        }
+    }
+
+    /// Whether a value of a list is the name of another, of the namespace or of Falco's own.
+    fn names_a_list(&self, value: &Value) -> bool {
+        match self.style {
+            Style::Guarded(definitions, catalog) if value.kind == ValueKind::Bare => {
+                definitions.has_list(&value.text) || catalog.has_list(&value.text)
+            }
+            _ => false,
         }
     }
 
