@@ -105,9 +105,9 @@ pub(crate) struct BaseList {
 }
 
 impl BaseList {
-    /// How many values come of it.
-    pub(crate) fn len(&self) -> usize {
-        self.values.as_ref().map_or(1, Vec::len)
+    /// How many values come of it, one at least: to look at none takes as much.
+    pub(crate) fn count(&self) -> usize {
+        self.values.as_ref().map_or(1, |values| values.len().max(1))
     }
 }
 

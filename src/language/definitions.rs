@@ -56,9 +56,9 @@ pub struct Definitions {
 pub(crate) struct List {
     /// Its values; `None` where it is not valid.
     pub(crate) values: Option<Vec<Value>>,
-    /// The same as text, if that is short: of long ones each that names them would hold a copy.
+    /// The same as text, if they are short.
     pub(crate) written: Option<Written>,
-    /// How many they are once Falco has put its own lists in.
+    /// How many they are once Falco has put its own lists in, each name counting as one at least.
     count: usize,
     /// The lists that it names itself.
     uses: WordSet,
@@ -244,21 +244,29 @@ impl Definitions {
             findings[index].push(Diagnostic::invalid(Code::ListLoop, Span::default(), message).within(Part::Whole));
             self.lists.insert(lists[index].name.into(), List::default());
         }
+        let mut left = limits::LISTED_VALUES;
         for index in order {
             let list = lists[index];
             if by_name.get(list.name) != Some(&index) {
                 continue;
             }
-            let read = self.read_list(list, catalog, &mut findings[index]);
+            let read = self.read_list(list, catalog, &mut left, &mut findings[index]);
             self.lists.insert(list.name.into(), read);
         }
         findings
     }
 
-    fn read_list(&self, list: ListText<'_>, catalog: &Catalog, findings: &mut Vec<Diagnostic>) -> List {
+    /// `left` is how many values lists may still take from others.
+    fn read_list(
+        &self,
+        list: ListText<'_>,
+        catalog: &Catalog,
+        left: &mut usize,
+        findings: &mut Vec<Diagnostic>,
+    ) -> List {
         let mut values: Vec<Value> = Vec::with_capacity(list.items.len());
         let (mut uses, mut base_uses) = (WordSet::default(), WordSet::default());
-        let mut count = 0_usize;
+        let (mut count, mut is_too_much) = (0_usize, false);
         for (index, item) in list.items.iter().enumerate() {
             let whole = Span::new(0, item.len());
             let mut report =
@@ -266,9 +274,15 @@ impl Definitions {
             if let Some(inner) = self.lists.get(item.as_str()) {
                 uses.insert(item);
                 if let Some(values_of_inner) = &inner.values {
-                    count = count.saturating_add(inner.count);
+                    count = count.saturating_add(inner.count.max(1));
                     if count <= limits::LIST_ENTRIES {
-                        values.extend(values_of_inner.iter().cloned());
+                        match left.checked_sub(values_of_inner.len()) {
+                            Some(rest) => {
+                                *left = rest;
+                                values.extend(values_of_inner.iter().cloned());
+                            }
+                            None => is_too_much = true,
+                        }
                     }
                 } else {
                     let message = format!("list `{item}` is not valid");
@@ -278,7 +292,7 @@ impl Definitions {
             }
             if catalog.has_list(item) {
                 let value = Value { text: item.as_str().into(), kind: ValueKind::BaseList, span: Span::default() };
-                count = count.saturating_add(base_list(&value, catalog).map_or(1, BaseList::len));
+                count = count.saturating_add(base_list(&value, catalog).map_or(1, BaseList::count));
                 base_uses.insert(item);
                 values.push(value);
                 continue;
@@ -302,8 +316,15 @@ impl Definitions {
             }
             values.push(value);
         }
-        if count > limits::LIST_ENTRIES {
-            let message = format!("the list comes to {count} values; the limit is {}", limits::LIST_ENTRIES);
+        if count > limits::LIST_ENTRIES || is_too_much {
+            let message = if count > limits::LIST_ENTRIES {
+                format!("the list comes to {count} values; the limit is {}", limits::LIST_ENTRIES)
+            } else {
+                format!(
+                    "the lists of the namespace that name others come to more than {} values of these",
+                    limits::LISTED_VALUES
+                )
+            };
             findings.push(Diagnostic::unsafe_(Code::Expansion, Span::default(), message).within(Part::Whole));
         }
         let valid = !findings.iter().any(Diagnostic::is_error);
@@ -357,7 +378,7 @@ impl Definitions {
             }
             let finding = Diagnostic::invalid(Code::MacroLoop, span.unwrap_or_default(), message.clone());
             findings[index].push(finding.help("leave it out of its own condition"));
-            self.macros.insert(name.into(), Macro { error: Some(message), ..Macro::default() });
+            self.macros.insert(name.into(), Macro { error: Some(message), extent: Extent::LEAF, ..Macro::default() });
         }
         for index in order {
             let name = macros[index].name;
@@ -404,13 +425,24 @@ impl Definitions {
             findings.extend(best.unwrap_or_default());
         }
         let error = findings.iter().find(|finding| finding.is_error()).map(|finding| finding.message.clone());
-        let tree = tree.filter(|_| error.is_none());
+        let tree = tree.filter(|_| error.is_none()).map(|tree| self.without_detour(tree));
         let possible = tree.as_ref().and_then(|tree| self.possible(tree, catalog));
         if tree.is_none() {
             // Nothing is put in its place then.
             (extent, uses) = (Extent { size: extent.size, ..Extent::LEAF }, Uses::default());
         }
         Macro { tree, extent, uses, possible, errors, error }
+    }
+
+    /// What is only the name of a macro that is only the name of another stands for that other at once: so no chain of
+    /// names is followed each time that its first is used.
+    fn without_detour(&self, tree: Expr) -> Expr {
+        if let Expr::Macro(word) = &tree
+            && let Some(Expr::Macro(next)) = self.macros.get(&word.text).and_then(|own| own.tree.as_ref())
+        {
+            return Expr::Macro(Word { text: next.text.clone(), span: Span::default() });
+        }
+        tree
     }
 
     /// What comes of a tree, without making it; what it names is added to what is used.
@@ -442,41 +474,50 @@ impl Definitions {
         }
     }
 
-    /// How many values a value stands for: with Falco's own lists in it, and with those counting as one.
+    /// How many values a value stands for: with Falco's own lists in it, each name counting as one at least, since it takes
+    /// as much to look at; and with those as they are.
     fn count(&self, value: &Value, catalog: &Catalog, uses: &mut Uses) -> (usize, usize) {
         if let Some(own) = self.own_list(value) {
             uses.lists.insert(&value.text);
-            return (own.count, own.values.as_ref().map_or(0, Vec::len));
+            return (own.count.max(1), own.values.as_ref().map_or(0, Vec::len));
         }
         let Some(base) = base_list(value, catalog) else { return (1, 1) };
         if value.kind == ValueKind::Bare {
             uses.base_lists.insert(&value.text);
         }
-        (base.len(), 1)
+        (base.count(), 1)
     }
 
     /// Adds to what is used all that this uses in turn. It is not kept with each macro and list: together that would be as
     /// much as the square of them.
     pub(crate) fn complete(&self, uses: &mut Uses) {
         let mut macros: Vec<&Macro> = uses.macros.iter().filter_map(|name| self.macros.get(name)).collect();
-        while let Some(own) = macros.pop() {
-            for name in own.uses.macros.iter() {
-                if uses.macros.insert(name) {
-                    macros.extend(self.macros.get(name));
-                }
+        if macros.iter().any(|own| own.uses != Uses::default()) {
+            let mut found: [HashSet<&str>; 4] = Default::default();
+            let [of_macros, of_lists, of_base_macros, of_base_lists] = &mut found;
+            while let Some(own) = macros.pop() {
+                let new = own.uses.macros.iter().filter(|name| of_macros.insert(name));
+                macros.extend(new.filter_map(|name| self.macros.get(name)));
+                of_lists.extend(own.uses.lists.iter());
+                of_base_macros.extend(own.uses.base_macros.iter());
+                of_base_lists.extend(own.uses.base_lists.iter());
             }
-            uses.lists.add_all(&own.uses.lists);
-            uses.base_macros.add_all(&own.uses.base_macros);
-            uses.base_lists.add_all(&own.uses.base_lists);
+            let [of_macros, of_lists, of_base_macros, of_base_lists] = found;
+            uses.macros.extend(of_macros);
+            uses.lists.extend(of_lists);
+            uses.base_macros.extend(of_base_macros);
+            uses.base_lists.extend(of_base_lists);
         }
         let mut lists: Vec<&List> = uses.lists.iter().filter_map(|name| self.lists.get(name)).collect();
-        while let Some(own) = lists.pop() {
-            for name in own.uses.iter() {
-                if uses.lists.insert(name) {
-                    lists.extend(self.lists.get(name));
-                }
+        if lists.iter().any(|own| !own.uses.is_empty() || !own.base_uses.is_empty()) {
+            let (mut of_lists, mut of_base_lists) = (HashSet::new(), HashSet::new());
+            while let Some(own) = lists.pop() {
+                let new = own.uses.iter().filter(|name| of_lists.insert(*name));
+                lists.extend(new.filter_map(|name| self.lists.get(name)));
+                of_base_lists.extend(own.base_uses.iter());
             }
-            uses.base_lists.add_all(&own.base_uses);
+            uses.lists.extend(of_lists);
+            uses.base_lists.extend(of_base_lists);
         }
     }
 

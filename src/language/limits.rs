@@ -13,6 +13,8 @@ pub const TRANSFORMERS: usize = 16;
 pub const NODES: usize = 20_000;
 /// Values of one list, once the lists named in it are inserted.
 pub const LIST_ENTRIES: usize = 10_000;
+/// Values that the lists of a namespace may take from each other in all.
+pub const LISTED_VALUES: usize = 1_000_000;
 /// Lists that are put into one condition of a rules file, each counted once.
 pub const LISTS_PASTED: usize = 1000;
 /// Bytes of a value that an event is compared with. Falco's own limit: one byte of its 256 is the end.

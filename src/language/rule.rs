@@ -43,9 +43,9 @@ pub struct RuleText<'a> {
 /// What there is to say about a rule.
 #[derive(Clone, Debug, Default)]
 pub struct Checked {
-    /// The condition with its exceptions, in which lists and macros have their names: [`Checked::expanded`].
+    /// The condition with its exceptions, in which lists and macros have their names; [`Checked::expanded`] puts them in.
     pub tree: Option<Expr>,
-    /// Operators, checks and values of the condition once lists and macros of the namespace are in it.
+    /// Operators, checks and values of the condition and its exceptions, once lists and macros of the namespace are in it.
     pub nodes: usize,
     /// The condition for Falco: as written where that means the same, else printed. `None` where there is an error.
     pub condition: Option<String>,

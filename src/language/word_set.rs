@@ -37,6 +37,13 @@ impl WordSet {
         self.0 = joined;
     }
 
+    /// Adds words in any order, of which some may be there.
+    pub(crate) fn extend<'w>(&mut self, words: impl IntoIterator<Item = &'w str>) {
+        self.0.extend(words.into_iter().map(SmolStr::from));
+        self.0.sort_unstable();
+        self.0.dedup();
+    }
+
     /// Adds all words of another set, and leaves that empty.
     pub(crate) fn append(&mut self, other: &mut Self) {
         if self.is_empty() {
@@ -85,9 +92,11 @@ mod tests {
             };
             let ((mut set, mut model), (other, model_of_other)) = (of(&one), of(&two));
             let (mut appended, mut left) = (set.clone(), other.clone());
+            let mut extended = set.clone();
+            extended.extend(two.iter().rev().map(String::as_str));
             set.add_all(&other);
             appended.append(&mut left);
-            prop_assert!(appended == set && left.is_empty());
+            prop_assert!(appended == set && extended == set && left.is_empty());
             model.extend(model_of_other);
             prop_assert_eq!(set.iter().collect::<Vec<_>>(), model.iter().collect::<Vec<_>>());
             prop_assert!(one.iter().chain(&two).all(|word| set.contains(word)) && !set.contains("x"));

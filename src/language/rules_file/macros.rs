@@ -239,10 +239,21 @@ impl<'a> Macros<'a> {
             Expr::Not(inner) => self.expand(inner).negated(),
             Expr::Check(check) => Expr::Check(check.clone()),
             Expr::Macro(word) => match self.by_name.get(&*word.text).and_then(|index| self.all[*index].tree.as_ref()) {
-                Some(tree) => self.expand(tree).unplaced(),
+                Some(tree) => self.expand(self.meant(tree)).unplaced(),
                 None => expr.clone(),
             },
         }
+    }
+
+    /// What comes in the place of a tree that is nothing but the name of a macro: a chain of names is no depth.
+    fn meant<'t>(&'t self, mut tree: &'t Expr) -> &'t Expr {
+        while let Expr::Macro(word) = tree {
+            let Some(next) = self.by_name.get(&*word.text).and_then(|index| self.all[*index].tree.as_ref()) else {
+                break;
+            };
+            tree = next;
+        }
+        tree
     }
 
     pub(super) fn unused(&self, findings: &mut [Vec<Diagnostic>]) {

@@ -28,6 +28,10 @@ fn error(checked: &Checked, what: &str) -> Diagnostic {
     errors[0].clone()
 }
 
+fn codes(found: &[Diagnostic]) -> Vec<Code> {
+    found.iter().map(|finding| finding.code).collect()
+}
+
 fn unsafe_condition(condition: &str, code: Code, words: &str) {
     let found = error(&check(&RuleText { condition, ..RuleText::default() }), condition);
     assert_eq!((found.class, found.code), (Class::Unsafe, code), "{condition:.100}: {found:?}");
@@ -232,7 +236,6 @@ fn what_is_too_large_is_not_looked_at() {
     let uses = vec!["proc.name regex anyof (l)"; 2000].join(" or ");
     let (definitions, found) =
         Definitions::compile(&lists, &[MacroText { name: "m", condition: &uses }], Catalog::falco());
-    let codes = |found: &[Diagnostic]| found.iter().map(|finding| finding.code).collect::<Vec<_>>();
     assert_eq!(codes(&found.macros[0]), [Code::Expansion]);
     let rule = RuleText { name: "r", condition: &uses, output: "o", priority: "INFO", ..RuleText::default() };
     assert_eq!(codes(&check_rule(&rule, &definitions, Catalog::falco()).diagnostics), [Code::Expansion]);
@@ -284,6 +287,39 @@ fn chains_of_macros_and_lists_overflow_no_stack_and_take_no_memory_without_end()
     assert_eq!(expanded, checked.condition);
     assert_eq!((checked.uses.macros.iter().count(), checked.uses.lists.iter().count()), (COUNT, COUNT));
     assert!(definitions.unused([&checked.uses]).is_empty());
+}
+
+#[test]
+fn names_of_lists_without_values_count_too() {
+    let mut data = Catalog::data_of(&["container"]);
+    data.lists = vec![("nothing".to_owned(), vec![])];
+    let catalog = Catalog::new(data);
+    let of = |name: &str, count: usize| vec![name.to_owned(); count];
+    let items = [of("nothing", 8192), of("l0", 8192), of("l1", 8192), vec![]];
+    let names = ["l0", "l1", "l2", "empty"];
+    let lists: Vec<_> = names.iter().zip(&items).map(|(name, items)| ListText { name, items }).collect();
+    let most = format!("proc.name in ({})", of("empty", limits::NODES).join(", "));
+    let macros = [MacroText { name: "m", condition: &most }];
+    let (definitions, found) = Definitions::compile(&lists, &macros, &catalog);
+    assert_eq!(
+        found.lists.iter().map(|found| codes(found)).collect::<Vec<_>>(),
+        [vec![], vec![Code::Expansion], vec![Code::BrokenList; limits::FINDINGS], vec![]]
+    );
+    assert_eq!(codes(&found.macros[0]), [Code::Expansion]);
+    let rule = RuleText { name: "r", condition: &most, output: "o", priority: "INFO", ..RuleText::default() };
+    assert_eq!(codes(&check_rule(&rule, &definitions, &catalog).diagnostics), [Code::Expansion]);
+}
+
+#[test]
+fn many_lists_of_one_large_list_take_no_memory_without_end() {
+    let (large, one): (Vec<String>, _) = ((0..8000).map(|n| format!("v{n}")).collect(), vec!["large".to_owned()]);
+    let names: Vec<String> = (0..200).map(|n| format!("n{n}")).collect();
+    let mut lists = vec![ListText { name: "large", items: &large }];
+    lists.extend(names.iter().map(|name| ListText { name, items: &one }));
+    let (_, found) = Definitions::compile(&lists, &[], Catalog::falco());
+    let fine = found.lists.iter().filter(|found| found.is_empty()).count();
+    assert_eq!(fine, 1 + 125);
+    assert!(found.lists[150][0].message.contains("more than 1000000 values"), "{:?}", found.lists[150]);
 }
 
 #[test]

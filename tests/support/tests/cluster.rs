@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use kube::ResourceExt;
 use test_cluster::{Cluster, Image, NodeOptions, Options, Signal, wait};
 
@@ -293,8 +293,16 @@ fn a_disk_can_be_full_or_read_only() {
     last("wrote");
     // Filled while the file is there twice: what its replacing frees must not be room for the next one.
     let new = cluster.node_path("small", "/var/falco-operator/probe.new");
-    wait::until("the file is being replaced", LIMIT, || Ok(std::fs::metadata(&new)?)).unwrap();
-    cluster.fill_disk("small").unwrap();
+    wait::until("it is filled while the file is being replaced", LIMIT, || {
+        std::fs::metadata(&new)?;
+        cluster.fill_disk("small")?;
+        if std::fs::metadata(&new).is_err() {
+            cluster.free_disk("small")?;
+            bail!("it was too late");
+        }
+        Ok(())
+    })
+    .unwrap();
     last("refused");
     cluster.free_disk("small").unwrap();
     last("wrote");
