@@ -331,7 +331,7 @@ impl Catalog {
                     let error = check::first_error(tree, source, self).or_else(|| macro_error(tree, source, &read));
                     errors.extend(error.map(|error| (source.clone(), error)));
                 }
-                size = size_of(tree, &|word| read.get(&word.text).map(|base: &BaseMacro| base.size), &|_| 1);
+                size = size_of(tree, &|word| read.get(&word.text).map(|base: &BaseMacro| base.size));
                 let resolve = |name: &str| read.get(name).and_then(|base| base.possible);
                 events::possible(tree, &resolve, &|value, f| f(&value.text))
             } else {

@@ -119,7 +119,7 @@ impl Size {
 }
 
 /// What a tree is once the lists and macros of the namespace are in it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Extent {
     kind: ExprKind,
     /// With Falco's own lists and macros in it too.
@@ -128,6 +128,12 @@ pub(crate) struct Extent {
     pub(crate) nodes: usize,
     /// Levels of parentheses that it takes to write it.
     pub(crate) nesting: usize,
+}
+
+impl Default for Extent {
+    fn default() -> Self {
+        Self::LEAF
+    }
 }
 
 impl Extent {
@@ -203,13 +209,9 @@ impl Definitions {
         self.macros.get(name)
     }
 
-    /// What comes in the place of a tree that is nothing but the name of a macro; others are themselves.
-    pub(crate) fn meant<'e>(&'e self, mut expr: &'e Expr) -> &'e Expr {
-        while let Expr::Macro(word) = expr {
-            let Some(tree) = self.macros.get(&word.text).and_then(|own| own.tree.as_ref()) else { break };
-            expr = tree;
-        }
-        expr
+    /// What a macro stands for, as it is written; `None` where it is not valid.
+    pub(crate) fn tree(&self, name: &str) -> Option<&Expr> {
+        self.macros.get(name).and_then(|own| own.tree.as_ref())
     }
 
     fn read_lists(&mut self, lists: &[ListText<'_>], catalog: &Catalog) -> Vec<Vec<Diagnostic>> {
@@ -316,17 +318,16 @@ impl Definitions {
             }
             values.push(value);
         }
-        if count > limits::LIST_ENTRIES || is_too_much {
-            let message = if count > limits::LIST_ENTRIES {
-                format!("the list comes to {count} values; the limit is {}", limits::LIST_ENTRIES)
-            } else {
-                format!(
-                    "the lists of the namespace that name others come to more than {} values of these",
-                    limits::LISTED_VALUES
-                )
-            };
-            findings.push(Diagnostic::unsafe_(Code::Expansion, Span::default(), message).within(Part::Whole));
-        }
+        let over = if count > limits::LIST_ENTRIES {
+            Some(format!("the list comes to {count} values; the limit is {}", limits::LIST_ENTRIES))
+        } else {
+            let limit = limits::LISTED_VALUES;
+            is_too_much.then(|| {
+                format!("the lists of the namespace that name others come to more than {limit} values of these")
+            })
+        };
+        findings
+            .extend(over.map(|over| Diagnostic::unsafe_(Code::Expansion, Span::default(), over).within(Part::Whole)));
         let valid = !findings.iter().any(Diagnostic::is_error);
         let bytes: usize = values.iter().map(|value| value.text.len()).sum();
         let written = (valid && bytes <= KEPT_BYTES).then(|| written_values(&values, catalog));
@@ -378,7 +379,7 @@ impl Definitions {
             }
             let finding = Diagnostic::invalid(Code::MacroLoop, span.unwrap_or_default(), message.clone());
             findings[index].push(finding.help("leave it out of its own condition"));
-            self.macros.insert(name.into(), Macro { error: Some(message), extent: Extent::LEAF, ..Macro::default() });
+            self.macros.insert(name.into(), Macro { error: Some(message), ..Macro::default() });
         }
         for index in order {
             let name = macros[index].name;
@@ -438,7 +439,7 @@ impl Definitions {
     /// names is followed each time that its first is used.
     fn without_detour(&self, tree: Expr) -> Expr {
         if let Expr::Macro(word) = &tree
-            && let Some(Expr::Macro(next)) = self.macros.get(&word.text).and_then(|own| own.tree.as_ref())
+            && let Some(Expr::Macro(next)) = self.tree(&word.text)
         {
             return Expr::Macro(Word { text: next.text.clone(), span: Span::default() });
         }
@@ -564,7 +565,7 @@ impl Definitions {
                 }
             }
             Expr::Macro(_) => {
-                let meant = self.meant(expr);
+                let meant = expr.meant(|name| self.tree(name));
                 if !std::ptr::eq(meant, expr) {
                     *expr = meant.clone();
                     self.insert(expr, catalog, true);
@@ -650,19 +651,13 @@ pub(crate) fn item_value(item: &str) -> Value {
     Value::of(item)
 }
 
-/// What a tree comes to once macros and lists are in it, without making it. A macro that is not known counts as one.
-pub(crate) fn size_of(
-    expr: &Expr,
-    of_macro: &impl Fn(&Word) -> Option<Size>,
-    of_value: &impl Fn(&Value) -> usize,
-) -> Size {
+/// What a tree comes to once macros are in it, without making it. A macro that is not known counts as one.
+pub(crate) fn size_of(expr: &Expr, of_macro: &impl Fn(&Word) -> Option<Size>) -> Size {
     match expr {
-        Expr::And(parts) | Expr::Or(parts) => Size::of(parts.iter().map(|part| size_of(part, of_macro, of_value))),
-        Expr::Not(inner) => Size::of(std::iter::once(size_of(inner, of_macro, of_value))),
+        Expr::And(parts) | Expr::Or(parts) => Size::of(parts.iter().map(|part| size_of(part, of_macro))),
+        Expr::Not(inner) => Size::of(std::iter::once(size_of(inner, of_macro))),
         Expr::Macro(word) => of_macro(word).unwrap_or(Size::LEAF),
-        Expr::Check(Check { rhs: Rhs::List(list), .. }) => {
-            Size { nodes: list.values.iter().map(of_value).fold(1, usize::saturating_add), depth: 0 }
-        }
+        Expr::Check(Check { rhs: Rhs::List(list), .. }) => Size { nodes: 1 + list.values.len(), depth: 0 },
         Expr::Check(_) => Size::LEAF,
     }
 }

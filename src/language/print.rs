@@ -71,12 +71,11 @@ impl Expr {
 }
 
 /// What a tree is at its root, which decides about parentheses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExprKind {
     And,
     Or,
     Not,
-    #[default]
     Leaf,
 }
 
@@ -189,7 +188,7 @@ impl<'a> Printer<'a> {
 
     fn part(&mut self, part: &Expr, of: ExprKind) {
         let part = match self.style {
-            Style::Guarded(definitions, _) => definitions.meant(part),
+            Style::Guarded(definitions, _) => part.meant(|name| definitions.tree(name)),
             Style::Exact | Style::Compiled => part,
         };
         let parentheses = !self.is_compiled() && of.encloses(part.kind());

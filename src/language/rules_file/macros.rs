@@ -227,7 +227,7 @@ impl<'a> Macros<'a> {
     /// What a condition comes to with its macros in it.
     pub(super) fn size(&self, tree: &Expr) -> Size {
         let of_macro = |word: &Word| self.by_name.get(&*word.text).map(|index| self.all[*index].size);
-        size_of(tree, &of_macro, &|_| 1)
+        size_of(tree, &of_macro)
     }
 
     /// The condition with its macros in it. To be called only within the limits.
@@ -238,22 +238,11 @@ impl<'a> Macros<'a> {
             Expr::Or(parts) => Expr::Or(each(parts)),
             Expr::Not(inner) => self.expand(inner).negated(),
             Expr::Check(check) => Expr::Check(check.clone()),
-            Expr::Macro(word) => match self.by_name.get(&*word.text).and_then(|index| self.all[*index].tree.as_ref()) {
-                Some(tree) => self.expand(self.meant(tree)).unplaced(),
-                None => expr.clone(),
-            },
+            Expr::Macro(_) => {
+                let meant = expr.meant(|name| self.by_name.get(name).and_then(|index| self.all[*index].tree.as_ref()));
+                if std::ptr::eq(meant, expr) { expr.clone() } else { self.expand(meant).unplaced() }
+            }
         }
-    }
-
-    /// What comes in the place of a tree that is nothing but the name of a macro: a chain of names is no depth.
-    fn meant<'t>(&'t self, mut tree: &'t Expr) -> &'t Expr {
-        while let Expr::Macro(word) = tree {
-            let Some(next) = self.by_name.get(&*word.text).and_then(|index| self.all[*index].tree.as_ref()) else {
-                break;
-            };
-            tree = next;
-        }
-        tree
     }
 
     pub(super) fn unused(&self, findings: &mut [Vec<Diagnostic>]) {

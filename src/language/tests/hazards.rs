@@ -1,7 +1,7 @@
 //! What Falco takes and must not be given: each is told in a class of its own.
 
 use crate::language::{
-    Catalog, CatalogData, Checked, Class, Code, Definitions, Diagnostic, ExceptionText, ExceptionValue, FileList,
+    Catalog, CatalogData, Checked, Class, Code, Definitions, Diagnostic, ExceptionText, ExceptionValue, Expr, FileList,
     FileMacro, FileRule, ListText, MacroText, Order, Part, RuleText, Words, check_file, check_rule, limits, parse,
 };
 
@@ -287,6 +287,16 @@ fn chains_of_macros_and_lists_overflow_no_stack_and_take_no_memory_without_end()
     assert_eq!(expanded, checked.condition);
     assert_eq!((checked.uses.macros.iter().count(), checked.uses.lists.iter().count()), (COUNT, COUNT));
     assert!(definitions.unused([&checked.uses]).is_empty());
+
+    // In a rules file what a macro names stands before it.
+    let order = |index: usize| Order { first: index, last: index };
+    let back: Vec<_> =
+        macros.iter().rev().enumerate().map(|(at, text)| FileMacro { text: *text, order: order(at) }).collect();
+    let rule = RuleText { condition: "n0 and proc.name != end", ..rule };
+    let of_file = FileRule { text: rule, ..FileRule::default() };
+    let found = check_file(&[], &back, &[of_file], Catalog::falco());
+    let expanded = found.expanded[0].as_ref().map(Expr::text);
+    assert_eq!(expanded.as_deref(), Some("(proc.name in (n0) and evt.type = open) and proc.name != end"));
 }
 
 #[test]
