@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -99,7 +100,7 @@ impl Desk {
         command.env("PATH", &self.path).env("KUBECONFIG", &self.kubeconfig).env("HOME", &self.dir);
         command.env_remove("KUBERNETES_SERVICE_HOST");
         let out = command.output()?;
-        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        let text = |bytes| without_logs(&String::from_utf8_lossy(bytes));
         Ok((out.status.success(), text(&out.stdout), text(&out.stderr)))
     }
 
@@ -311,6 +312,14 @@ fn session(text: &str) -> Vec<(String, String)> {
     found
 }
 
+/// What a program prints, without what the library for Kubernetes in kubectl and Helm logs beside it, at times: of a watch
+/// that ended with its connection, for one. A reader looks past it.
+fn without_logs(printed: &str) -> String {
+    static LOGGED: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"^[IWE]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ \w+\.go:\d+\] ").unwrap());
+    printed.split_inclusive('\n').filter(|line| !LOGGED.is_match(line)).collect()
+}
+
 /// A line without what is another thing each time: ages, times, hashes, versions, the ends of pods' names, widths.
 fn stable(line: &str) -> String {
     let mut line = line.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -366,6 +375,15 @@ fn only_marked_blocks_are_run() {
     assert!(found[3].has_commands() && found[3].reason().is_none());
     assert!(found[4].waits() && found[4].reason().is_none() && !found[2].waits());
     assert_eq!(session(&found[2].text), [("d".into(), "e\nf\n".into()), ("g".into(), String::new())]);
+}
+
+#[test]
+fn what_is_logged_is_no_answer() {
+    let printed = "one\n\
+        I1128 00:18:12.374394   28569 reflector.go:664] \"Warning: watch ended with error\" err=\"context canceled\"\n\
+        Warning: two\nE1128 three\n";
+    assert_eq!(without_logs(printed), "one\nWarning: two\nE1128 three\n");
+    assert_eq!(without_logs("no end"), "no end");
 }
 
 #[test]
