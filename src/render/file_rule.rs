@@ -57,11 +57,6 @@ impl<'a> FileRule<'a> {
         }
     }
 
-    /// The same rule under another name.
-    pub fn named(&self, name: &'a str) -> Self {
-        Self { rule: Cow::Borrowed(name), ..self.clone() }
-    }
-
     /// The rule that an item of a bundle holds; `None` where this version can't read it.
     pub fn read(text: &str) -> Option<Self> {
         let rules: Vec<Self> = serde_yaml::from_str(text).ok()?;
@@ -75,6 +70,15 @@ impl<'a> FileRule<'a> {
         let mut text = String::with_capacity(lengths + 128);
         yaml::push_rule(&mut text, self);
         text
+    }
+
+    /// The text of a rule, as [`FileRule::text`] writes it, under another name: that is what its first line says.
+    pub fn renamed(text: &str, name: &str) -> String {
+        let rest = text.find('\n').and_then(|end| text.get(end..)).unwrap_or_default();
+        let mut renamed = String::with_capacity(text.len() + name.len() + 16);
+        yaml::push_name(&mut renamed, name);
+        renamed.push_str(rest);
+        renamed
     }
 
     /// The event source, which is `syscall` unless the rule says otherwise.
@@ -136,7 +140,7 @@ mod tests {
         /// Whatever the schema lets into the texts, and more.
         #[test]
         fn every_text_is_read_back_by_both_parsers(
-            rule in any::<String>(), desc in any::<String>(), condition in any::<String>(), output in any::<String>(),
+            rule in any::<String>(), name in any::<String>(), desc in any::<String>(), condition in any::<String>(), output in any::<String>(),
             tags in proptest::collection::vec("[A-Za-z0-9_.-]{1,6}", 0..4),
         ) {
             let written = FileRule {
@@ -147,6 +151,8 @@ mod tests {
                 tags: tags.into(),
                 ..full()
             };
+            let renamed = FileRule { rule: name.as_str().into(), ..written.clone() };
+            prop_assert_eq!(FileRule::renamed(&written.text(), &name), renamed.text());
             prop_assert_eq!(FileRule::read(&written.text()), Some(written.clone()));
             let other: Vec<FileRule<'_>> = serde_saphyr::from_str(&written.text()).unwrap();
             prop_assert_eq!(other, vec![written]);

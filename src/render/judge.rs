@@ -30,11 +30,11 @@ struct View<'a> {
 
 /// What is to be said about a rule.
 #[derive(Debug, Default)]
-pub(super) struct Judged<'a> {
+pub(super) struct Judged {
     /// Errors and warnings; with [`Judged::only_some`] those of the nodes that can't load it.
     pub findings: Vec<Diagnostic>,
     /// The rule as the file is to hold it, under the name as written; `None` where no Falco could load it.
-    pub ready: Option<Ready<'a>>,
+    pub ready: Option<Ready>,
     /// The Falco versions of the nodes that can't load it, where others can.
     pub only_some: Option<String>,
     /// The catalogues, by their place, of the Falcos that would leave it out for a field that they lack.
@@ -45,9 +45,8 @@ pub(super) struct Judged<'a> {
 
 /// A rule that can go into the file.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Ready<'a> {
-    pub rule: FileRule<'a>,
-    /// The rule as it stands in a rules file, under that name.
+pub(super) struct Ready {
+    /// The rule as it stands in a rules file.
     pub text: String,
     pub cost: Cost,
 }
@@ -112,7 +111,7 @@ impl<'a> Judge<'a> {
     }
 
     /// Judges a rule as it is written.
-    pub fn rule<'r>(&self, spec: &'r FalcoRuleSpec) -> Judged<'r> {
+    pub fn rule(&self, spec: &FalcoRuleSpec) -> Judged {
         let rule = FileRule::of(spec);
         let mut judged = Judged::default();
         let exceptions = text::exceptions(spec, &mut judged.findings);
@@ -145,10 +144,9 @@ impl<'a> Judge<'a> {
                 let guard = |wrapped: &Option<Expr>| if wrapped.is_some() { Expr::GUARD_NODES } else { 0 };
                 let nodes = good.iter().map(|(_, (checked, wrapped))| checked.nodes + guard(wrapped)).max();
                 let broad = good.iter().any(|(_, (checked, _))| checked.is_broad());
-                let rule = FileRule { condition: condition.into(), ..rule };
-                let text = rule.text();
+                let text = FileRule { condition: condition.into(), ..rule }.text();
                 let cost = Cost { bytes: text.len(), nodes: nodes.unwrap_or_default(), broad };
-                judged.ready = Some(Ready { rule, text, cost });
+                judged.ready = Some(Ready { text, cost });
             }
             Err(finding) => judged.findings.push(finding),
         }
@@ -237,7 +235,7 @@ impl<'a> Judge<'a> {
     }
 
     /// Why the rule would be loaded and not run: on all nodes, or on some.
-    pub fn why_not_running(&self, rule: &FileRule<'_>, judged: &Judged<'_>) -> (Option<String>, Option<String>) {
+    pub fn why_not_running(&self, rule: &FileRule<'_>, judged: &Judged) -> (Option<String>, Option<String>) {
         let mut reasons = Vec::new();
         for (index, view) in self.views.iter().enumerate() {
             let why = if judged.left_out.contains(&index) {

@@ -29,6 +29,7 @@ use std::collections::BTreeMap;
 
 use crate::api::{BundleFile, BundleItem, FalcoList, FalcoMacro, FalcoRule, Reason};
 use crate::language::{Catalog, Diagnostic};
+use file_rule::FileRule;
 use judge::{Cost, Judge, Judged};
 
 /// The largest file that is written, as the JSON of a bundle's target, in bytes: a bundle that is rolling out holds two
@@ -118,7 +119,7 @@ struct Candidate<'a> {
     object: &'a FalcoRule,
     name: &'a str,
     generation: i64,
-    judged: Judged<'a>,
+    judged: Judged,
     /// Whether it may go into the file as it is written.
     accepted: bool,
     /// Its version in force, if that may be kept.
@@ -213,7 +214,7 @@ impl<'a> Candidate<'a> {
         // A rule that only some of the nodes can load is not begun with; but one that is in force as it is written stays,
         // so that nodes that are being upgraded, or one that lies, don't switch it off everywhere.
         let same_text = |item: &BundleItem| {
-            judged.ready.as_ref().is_some_and(|ready| ready.rule.named(&item.rule_name).text() == item.text)
+            judged.ready.as_ref().is_some_and(|ready| FileRule::renamed(&ready.text, &item.rule_name) == item.text)
         };
         let accepted = judged.ready.is_some() && (judged.only_some.is_none() || in_force.is_some_and(same_text));
         let goes_on = |item: &BundleItem| accepted && judge.is_name_of(&item.rule_name, &object.spec.rule);

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::claims::Claim;
+use super::file_rule::FileRule;
 use super::judge::{Judge, Judged, Ready};
 use super::{Candidate, Input, ItemVerdict, message, text};
 use crate::api::{BundleItem, Reason};
@@ -16,11 +17,11 @@ pub(super) fn settle(candidate: Candidate<'_>, claim: Claim, judge: &Judge<'_>) 
     let text_of = |part| text::rule_text(spec, part);
     let (why, kept) = match claim {
         Claim::Name(rule_name) => {
-            if let Some(Ready { mut rule, mut text, .. }) = judged.ready.take_if(|_| accepted) {
-                if rule.rule != rule_name {
-                    rule.rule = Cow::Owned(rule_name.clone());
-                    text = rule.text();
+            if let Some(Ready { mut text, .. }) = judged.ready.take_if(|_| accepted) {
+                if rule_name != spec.rule {
+                    text = FileRule::renamed(&text, &rule_name);
                 }
+                let rule = FileRule { rule: Cow::Borrowed(&rule_name), ..FileRule::of(spec) };
                 let not_running = judge.why_not_running(&rule, &judged);
                 let verdict = accepted_verdict(judged, rule_name.clone(), not_running, text_of);
                 return (verdict, Some(BundleItem { name: name.to_owned(), generation, rule_name, text }));
@@ -59,7 +60,7 @@ pub(super) fn settle(candidate: Candidate<'_>, claim: Claim, judge: &Judge<'_>) 
 }
 
 fn accepted_verdict<'t>(
-    judged: Judged<'_>,
+    judged: Judged,
     rule_name: String,
     (not_running, elsewhere): (Option<String>, Option<String>),
     text_of: impl Fn(Part) -> &'t str,

@@ -12,15 +12,20 @@ use crate::language::is_printable_ascii;
 /// Words that some parser of some version of YAML takes for a boolean, a null or a number, in lower case.
 const WORDS: [&str; 10] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan"];
 
+/// Bytes of the longest of them.
+const LONGEST_WORD: usize = "false".len();
+
 /// Appends a rule as a list item of a rules file, final newline included. The keys have a fixed order, and those that
 /// say nothing are left out.
 pub(super) fn push_rule(out: &mut String, rule: &FileRule<'_>) {
-    out.push_str("- rule: ");
-    push_scalar(out, &rule.rule);
-    for (key, text) in
-        [("desc", &rule.desc), ("condition", &rule.condition), ("output", &rule.output), ("priority", &rule.priority)]
-    {
-        push_key(out, key);
+    push_name(out, &rule.rule);
+    for (key, text) in [
+        ("\n  desc: ", &rule.desc),
+        ("\n  condition: ", &rule.condition),
+        ("\n  output: ", &rule.output),
+        ("\n  priority: ", &rule.priority),
+    ] {
+        out.push_str(key);
         push_scalar(out, text);
     }
     push_bool(out, "enabled", rule.enabled);
@@ -46,6 +51,12 @@ pub(super) fn push_rule(out: &mut String, rule: &FileRule<'_>) {
         let _always = write!(out, "{milliseconds}");
     }
     out.push('\n');
+}
+
+/// Appends the first line of a rule, without the newline.
+pub(super) fn push_name(out: &mut String, name: &str) {
+    out.push_str("- rule: ");
+    push_scalar(out, name);
 }
 
 fn push_key(out: &mut String, key: &str) {
@@ -86,7 +97,7 @@ fn is_plain(text: &str) -> bool {
         && !matches!(last, b' ' | b':')
         && is_printable_ascii(text)
         && !ends_early(bytes)
-        && !WORDS.iter().any(|word| word.eq_ignore_ascii_case(text))
+        && !(text.len() <= LONGEST_WORD && WORDS.iter().any(|word| word.eq_ignore_ascii_case(text)))
 }
 
 /// Whether a plain scalar would end within the text: at a colon before a blank, or at a number sign behind one.
