@@ -57,10 +57,13 @@ fn ignores_modifiers(field: &str, has_argument: bool, kind: Kind) -> bool {
 
 /// Whether so many errors were found that nobody reads more. Of warnings only the first ones are kept: they keep no error
 /// from being found.
+// In place, what nearly every report comes to takes no call.
+#[inline]
 fn is_enough(report: &mut Vec<Diagnostic>) -> bool {
-    if report.len() < 2 * limits::FINDINGS {
-        return false;
-    }
+    report.len() >= 2 * limits::FINDINGS && has_enough_errors(report)
+}
+
+fn has_enough_errors(report: &mut Vec<Diagnostic>) -> bool {
     let errors = report.iter().filter(|finding| finding.is_error()).count();
     let mut warnings = 0;
     report.retain(|finding| {

@@ -1,5 +1,7 @@
 //! Which types of events a condition can hold for.
 
+use std::sync::LazyLock;
+
 use super::fields::KNOWN;
 use super::tree::{Check, Expr, Op, Operand, Rhs, Value};
 
@@ -19,13 +21,12 @@ impl EventTypes {
     /// All that there are.
     #[must_use]
     pub fn all() -> Self {
-        let count = KNOWN.event_types.len();
-        let mut set = Self::NONE;
-        for (index, word) in set.0.iter_mut().enumerate() {
-            let here = count.saturating_sub(index * 64);
-            *word = if here >= 64 { u64::MAX } else { (1 << here) - 1 };
-        }
-        set
+        static ALL: LazyLock<EventTypes> = LazyLock::new(|| {
+            let mut all = EventTypes::NONE;
+            (0..KNOWN.event_types.len()).for_each(|number| all.insert(number));
+            all
+        });
+        *ALL
     }
 
     /// Whether there is an event type of the name.

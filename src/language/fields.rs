@@ -170,6 +170,7 @@ pub struct FieldInfo {
 impl FieldInfo {
     /// Whether rules of the source can use it.
     #[must_use]
+    #[inline]
     pub fn serves(&self, source: &str) -> bool {
         if source == SYSCALL { self.serves_syscall } else { serves(&self.sources, source) }
     }

@@ -22,6 +22,8 @@ pub struct Parsed {
     /// Where there is no tree: that of the checks that could be read, for what else is to be said of them. It is nobody's
     /// condition.
     pub readable: Option<Expr>,
+    /// Levels of parentheses in it.
+    pub nesting: usize,
     /// What is wrong with it. A tree and a diagnostic together: it is read by Falco, but not taken by us.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -35,7 +37,7 @@ pub fn parse(text: &str) -> Parsed {
         let message = format!("the condition is {size} bytes long; the limit is {limit}");
         let end = Span::new(limit, text.len());
         let diagnostics = vec![Diagnostic::unsafe_(Code::TooLong, end, message)];
-        return Parsed { tree: None, readable: None, diagnostics };
+        return Parsed { tree: None, readable: None, nesting: 0, diagnostics };
     }
     let read = parser.condition();
     let mut diagnostics = std::mem::take(&mut parser.unread);
@@ -64,7 +66,7 @@ pub fn parse(text: &str) -> Parsed {
         let span = Span::new(at, at + 1);
         diagnostics.push(Diagnostic::unsafe_(Code::ControlCharacter, span, "the condition holds a NUL character"));
     }
-    Parsed { tree, readable, diagnostics }
+    Parsed { tree, readable, nesting: parser.deepest, diagnostics }
 }
 
 pub(crate) type Outcome<T> = Result<T, Box<Diagnostic>>;
@@ -80,7 +82,8 @@ enum Opened {
     Or,
 }
 
-/// One level of parentheses.
+/// One level of parentheses. Its parts are the last ones that were read and have no operator around them yet: first those
+/// of its disjunction, then those of the conjunction that is being read.
 struct Level {
     opened: Opened,
     ors: Parts,
@@ -88,49 +91,54 @@ struct Level {
     negate: bool,
 }
 
-/// Parts of a conjunction or a disjunction, and the depth of the deepest.
-#[derive(Default)]
+/// The parts of an operator: all from a place on, and the depth of the deepest.
 struct Parts {
-    /// The first one as long as it is alone, as most are: that takes no allocation.
-    alone: Option<Expr>,
-    several: Vec<Expr>,
+    start: usize,
     depth: usize,
 }
 
 impl Parts {
-    fn push(&mut self, (expr, depth): (Expr, usize)) {
-        self.depth = self.depth.max(depth);
-        match self.alone.take() {
-            Some(first) => {
-                self.several.reserve(8);
-                self.several.extend([first, expr]);
-            }
-            None if self.several.is_empty() => self.alone = Some(expr),
-            None => self.several.push(expr),
-        }
+    const fn from(start: usize) -> Self {
+        Self { start, depth: 0 }
     }
 
-    /// Puts them into one, with the depth of what comes of it.
-    fn fold(&mut self, make: fn(Vec<Expr>) -> Expr) -> Option<(Expr, usize)> {
-        let depth = std::mem::take(&mut self.depth);
-        if self.several.is_empty() {
-            return self.alone.take().map(|expr| (expr, depth));
+    /// Puts them into one, unless there is but one; says how deep what comes of it is.
+    fn fold(&self, read: &mut Vec<Expr>, make: fn(Vec<Expr>) -> Expr) -> usize {
+        if read.len() <= self.start + 1 {
+            return self.depth;
         }
-        Some((make(std::mem::take(&mut self.several)), depth + 1))
+        let parts = read.drain(self.start..).collect();
+        read.push(make(parts));
+        self.depth + 1
     }
 }
 
 impl Level {
-    fn new(opened: Opened) -> Self {
-        Self { opened, ors: Parts::default(), ands: Parts::default(), negate: false }
+    const fn new(opened: Opened, read: &[Expr]) -> Self {
+        Self { opened, ors: Parts::from(read.len()), ands: Parts::from(read.len()), negate: false }
     }
 
-    fn push_and(&mut self, (expr, depth): (Expr, usize)) {
-        if std::mem::take(&mut self.negate) {
-            self.ands.push((expr.negated(), depth + 1));
-        } else {
-            self.ands.push((expr, depth));
+    /// Takes the last that was read as a part of the conjunction.
+    fn push_and(&mut self, read: &mut Vec<Expr>, mut depth: usize) {
+        if std::mem::take(&mut self.negate)
+            && let Some(last) = read.pop()
+        {
+            read.push(last.negated());
+            depth += 1;
         }
+        self.ands.depth = self.ands.depth.max(depth);
+    }
+
+    /// Ends the conjunction, which is a part of the disjunction.
+    fn end_and(&mut self, read: &mut Vec<Expr>) {
+        let depth = self.ands.fold(read, Expr::And);
+        self.push_or(read, depth);
+    }
+
+    /// Takes the last that was read as a part of the disjunction.
+    fn push_or(&mut self, read: &[Expr], depth: usize) {
+        self.ors.depth = self.ors.depth.max(depth);
+        self.ands = Parts::from(read.len());
     }
 }
 
@@ -154,6 +162,9 @@ pub(crate) struct Parser<'a> {
 /// Checks that can't be read of which one is told at once.
 const UNREAD: usize = 20;
 
+/// Parts of operators for which there is room at once: as many as most conditions have.
+const PARTS: usize = 16;
+
 /// The operators by the byte that they begin with, each in the order of [`Op::ALL`].
 static OPERATORS: LazyLock<[Vec<Op>; 128]> = LazyLock::new(|| {
     let begins = |op: &Op, byte: usize| op.word().bytes().next().map(usize::from) == Some(byte);
@@ -163,61 +174,68 @@ static OPERATORS: LazyLock<[Vec<Op>; 128]> = LazyLock::new(|| {
 impl<'a> Parser<'a> {
     fn condition(&mut self) -> Outcome<Expr> {
         let mut levels: Vec<Level> = vec![];
-        let mut level = Level::new(Opened::Check);
+        let mut read: Vec<Expr> = Vec::with_capacity(PARTS);
+        let mut level = Level::new(Opened::Check, &read);
         let mut state = State::Start;
         loop {
             match state {
                 State::Start => {
+                    self.deepest = self.deepest.max(levels.len());
                     self.scan.blank();
                     while self.scan.take_and_blank("not") {
                         level.negate = !level.negate;
                     }
                     if self.scan.take("not(") {
                         level.negate = !level.negate;
-                        levels.push(std::mem::replace(&mut level, Level::new(Opened::Check)));
+                        levels.push(std::mem::replace(&mut level, Level::new(Opened::Check, &read)));
                     } else if self.scan.take_sign(b'(') {
-                        levels.push(std::mem::replace(&mut level, Level::new(Opened::Check)));
+                        levels.push(std::mem::replace(&mut level, Level::new(Opened::Check, &read)));
                     } else {
                         let start = self.scan.at();
-                        let leaf = match self.leaf() {
-                            Ok(leaf) => leaf,
+                        match self.leaf() {
+                            Ok(leaf) => read.push(leaf),
                             Err(diagnostic) if self.unread.len() < UNREAD => {
                                 self.unread.push(*diagnostic);
                                 self.scan.pass_check(start);
-                                Expr::And(vec![])
+                                read.push(Expr::And(vec![]));
                             }
                             Err(diagnostic) => return Err(diagnostic),
-                        };
-                        level.push_and((leaf, 0));
+                        }
+                        level.push_and(&mut read, 0);
                         state = State::AfterAnd;
                     }
-                    self.deepest = self.deepest.max(levels.len());
                 }
                 State::AfterAnd => {
                     self.scan.blank();
                     if self.scan.take("and") {
-                        state = self.after_operator(&mut levels, &mut level, "and", Opened::And)?;
-                    } else {
-                        if let Some(joined) = level.ands.fold(Expr::And) {
-                            level.ors.push(joined);
+                        if let Some(opened) = self.after_operator("and", Opened::And)? {
+                            levels.push(std::mem::replace(&mut level, Level::new(opened, &read)));
                         }
+                        state = State::Start;
+                    } else {
+                        level.end_and(&mut read);
                         state = State::AfterOr;
                     }
                 }
                 State::AfterOr => {
                     self.scan.blank();
                     if self.scan.take("or") {
-                        state = self.after_operator(&mut levels, &mut level, "or", Opened::Or)?;
+                        if let Some(opened) = self.after_operator("or", Opened::Or)? {
+                            levels.push(std::mem::replace(&mut level, Level::new(opened, &read)));
+                        }
+                        state = State::Start;
                         continue;
                     }
-                    let Some(closed) = level.ors.fold(Expr::Or) else {
-                        return Err(self.expected_check().into());
-                    };
-                    if closed.1 > limits::TREE_DEPTH {
+                    let depth = level.ors.fold(&mut read, Expr::Or);
+                    if depth > limits::TREE_DEPTH {
                         return Err(self.too_deep().into());
                     }
                     let Some(outer) = levels.pop() else {
-                        return if self.scan.is_at_end() { Ok(closed.0) } else { Err(self.unexpected().into()) };
+                        return match read.pop() {
+                            Some(whole) if self.scan.is_at_end() => Ok(whole),
+                            Some(_) => Err(self.unexpected().into()),
+                            None => Err(self.expected_check().into()),
+                        };
                     };
                     if !self.scan.take_sign(b')') {
                         return Err(self.expected_closing().into());
@@ -225,11 +243,11 @@ impl<'a> Parser<'a> {
                     let opened = std::mem::replace(&mut level, outer).opened;
                     state = match opened {
                         Opened::Or => {
-                            level.ors.push(closed);
+                            level.push_or(&read, depth);
                             State::AfterOr
                         }
                         Opened::Check | Opened::And => {
-                            level.push_and(closed);
+                            level.push_and(&mut read, depth);
                             State::AfterAnd
                         }
                     };
@@ -238,20 +256,13 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn after_operator(
-        &mut self,
-        levels: &mut Vec<Level>,
-        level: &mut Level,
-        word: &str,
-        opened: Opened,
-    ) -> Outcome<State> {
+    /// What follows `and` or `or`: a blank, or a parenthesis that is opened as said.
+    fn after_operator(&mut self, word: &str, opened: Opened) -> Outcome<Option<Opened>> {
         if self.scan.blank() {
-            return Ok(State::Start);
+            return Ok(None);
         }
         if self.scan.take_sign(b'(') {
-            levels.push(std::mem::replace(level, Level::new(opened)));
-            self.deepest = self.deepest.max(levels.len());
-            return Ok(State::Start);
+            return Ok(Some(opened));
         }
         let diagnostic = if self.scan.is_at_end() {
             self.error(format!("a check must follow `{word}`"))
@@ -467,10 +478,13 @@ impl<'a> Parser<'a> {
     }
 
     /// An argument in brackets, if a bracket stands here.
+    // In place, that there is none, as mostly, takes no call.
+    #[inline]
     fn index(&mut self) -> Outcome<Option<Word>> {
-        if !self.scan.take_sign(b'[') {
-            return Ok(None);
-        }
+        if self.scan.take_sign(b'[') { self.argument_in_brackets().map(Some) } else { Ok(None) }
+    }
+
+    fn argument_in_brackets(&mut self) -> Outcome<Word> {
         let start = self.scan.at();
         let text: SmolStr = match self.scan.quoted() {
             Some(Ok(text)) => text.into(),
@@ -485,7 +499,7 @@ impl<'a> Parser<'a> {
         if !self.scan.take_sign(b']') {
             return Err(Box::new(self.error("`]` must follow the argument, without a blank before it")));
         }
-        Ok(Some(word))
+        Ok(word)
     }
 
     fn transform(&mut self, depth: usize) -> Outcome<Option<Transform>> {

@@ -83,6 +83,17 @@ const fn ends_argument(byte: u8) -> bool {
     is(byte, ENDS_ARGUMENT)
 }
 
+/// How many of the first bytes are so.
+fn count(bytes: &[u8], so: impl Fn(u8) -> bool) -> usize {
+    bytes.iter().position(|byte| !so(*byte)).unwrap_or(bytes.len())
+}
+
+/// The length of the identifier that the bytes begin with.
+fn identifier(bytes: &[u8]) -> Option<usize> {
+    let (first, rest) = bytes.split_first()?;
+    is(*first, LETTER).then(|| 1 + count(rest, |byte| is(byte, IN_WORD)))
+}
+
 impl<'a> Scanner<'a> {
     pub(crate) const fn new(text: &'a str) -> Self {
         Self { text, at: 0 }
@@ -126,9 +137,13 @@ impl<'a> Scanner<'a> {
         Span::new(self.at, self.at + length)
     }
 
+    fn bytes(&self) -> &'a [u8] {
+        self.text.as_bytes().get(self.at..).unwrap_or_default()
+    }
+
     /// Goes on while the bytes, all of them ASCII, are so.
     fn skip(&mut self, so: impl Fn(u8) -> bool) -> usize {
-        let length = self.text.as_bytes().get(self.at..).map_or(0, |rest| rest.iter().take_while(|b| so(**b)).count());
+        let length = count(self.bytes(), so);
         self.at += length;
         length
     }
@@ -141,7 +156,7 @@ impl<'a> Scanner<'a> {
     // In place, what is compared with is known, and takes no call.
     #[inline]
     pub(crate) fn take(&mut self, what: &str) -> bool {
-        let stands = self.text.as_bytes().get(self.at..).is_some_and(|rest| rest.starts_with(what.as_bytes()));
+        let stands = self.bytes().starts_with(what.as_bytes());
         if stands {
             self.at += what.len();
         }
@@ -207,37 +222,25 @@ impl<'a> Scanner<'a> {
     /// `[A-Za-z][A-Za-z0-9_]*`
     pub(crate) fn identifier(&mut self) -> Option<&'a str> {
         let start = self.at;
-        if !self.peek().is_some_and(|byte| is(byte, LETTER)) {
-            return None;
-        }
-        self.skip(|byte| is(byte, IN_WORD));
+        self.at += identifier(self.bytes())?;
         self.text.get(start..self.at)
     }
 
     /// Identifiers with dots between them, two at least.
     pub(crate) fn field(&mut self) -> Option<&'a str> {
-        let (bytes, start) = (self.text.as_bytes(), self.at);
-        let letter = |at: usize| bytes.get(at).is_some_and(|byte| is(*byte, LETTER));
-        if !letter(start) {
+        let (bytes, start) = (self.bytes(), self.at);
+        let first = identifier(bytes)?;
+        let mut length = first;
+        while let Some((b'.', behind)) = bytes.get(length..).and_then(<[u8]>::split_first)
+            && let Some(more) = identifier(behind)
+        {
+            length += 1 + more;
+        }
+        if length == first {
             return None;
         }
-        let (mut end, mut dots) = (start, 0_usize);
-        loop {
-            end += 1;
-            while bytes.get(end).is_some_and(|byte| is(*byte, IN_WORD)) {
-                end += 1;
-            }
-            if !(bytes.get(end) == Some(&b'.') && letter(end + 1)) {
-                break;
-            }
-            end += 1;
-            dots += 1;
-        }
-        if dots == 0 {
-            return None;
-        }
-        self.at = end;
-        self.text.get(start..end)
+        self.at = start + length;
+        self.text.get(start..self.at)
     }
 
     /// A value without quotes.
@@ -281,8 +284,14 @@ impl<'a> Scanner<'a> {
     }
 
     /// A quoted text without quotes and escapes; `None` where no quote stands here.
+    // In place, that there is none, as mostly, takes no call.
+    #[inline]
     pub(crate) fn quoted(&mut self) -> Option<Result<String, QuoteError>> {
         let quote = self.peek().filter(|byte| matches!(byte, b'"' | b'\''))?;
+        Some(self.quoted_by(quote))
+    }
+
+    fn quoted_by(&mut self, quote: u8) -> Result<String, QuoteError> {
         let bytes = self.text.as_bytes();
         let start = self.at + 1;
         let mut end = start;
@@ -290,7 +299,7 @@ impl<'a> Scanner<'a> {
             match bytes.get(end) {
                 // The quote that ends the text is one without a backslash before it, whatever that backslash belongs to.
                 Some(byte) if *byte == quote && (end == start || bytes.get(end - 1) != Some(&b'\\')) => break,
-                Some(0) | None => return Some(Err(QuoteError::Open)),
+                Some(0) | None => return Err(QuoteError::Open),
                 Some(_) => end += 1,
             }
         }
@@ -299,7 +308,7 @@ impl<'a> Scanner<'a> {
         if text.is_ok() {
             self.at = end + 1;
         }
-        Some(text)
+        text
     }
 }
 
