@@ -1,6 +1,6 @@
 //! What the language costs: `cargo bench --bench language`. Prints tables for docs/performance.md; asserts nothing about
 //! time. `cargo bench --bench language -- profile` only renders, for half a minute, so that a profiler has something to
-//! look at.
+//! look at: rules of 100 namespaces, or of as many as the next argument says.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -133,8 +133,10 @@ fn row(what: &str, count: usize, (best, median): (Duration, Duration)) {
 
 fn main() {
     let catalog = Catalog::default();
-    if std::env::args().any(|argument| argument == "profile") {
-        let namespaces = namespaces(100, Size::Usual);
+    let mut arguments = std::env::args().skip_while(|argument| argument != "profile");
+    if arguments.next().is_some() {
+        let count = arguments.next().and_then(|count| count.parse().ok()).unwrap_or(100);
+        let namespaces = namespaces(count, Size::Usual);
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(30) {
             black_box(render_all(&namespaces, &catalog));

@@ -14,6 +14,7 @@ use super::name_map::NameMap;
 use super::parse::{Parser, parse};
 use super::print::{ExprKind, Written, written_values};
 use super::scan::is_bare;
+use super::splice::splice;
 use super::tree::{Check, Expr, Rhs, Value, ValueKind, ValueList, Word};
 use super::word_set::WordSet;
 
@@ -77,8 +78,10 @@ impl List {
 pub(crate) struct Macro {
     /// The condition as written; `None` where it is not valid for any source.
     tree: Option<Expr>,
+    /// The same as text, if it is short and plainly the same.
+    pub(crate) written: Option<Written>,
     /// What comes of it, and what it names itself.
-    extent: Extent,
+    pub(crate) extent: Extent,
     uses: Uses,
     /// The types of events for which it can hold.
     possible: Option<Possible>,
@@ -121,7 +124,7 @@ impl Size {
 /// What a tree is once the lists and macros of the namespace are in it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Extent {
-    kind: ExprKind,
+    pub(crate) kind: ExprKind,
     /// With Falco's own lists and macros in it too.
     pub(crate) size: Size,
     /// Operators, checks and values.
@@ -338,6 +341,7 @@ impl Definitions {
         let mut findings: Vec<Vec<Diagnostic>> = vec![vec![]; macros.len()];
         let mut by_name: HashMap<&str, usize> = HashMap::with_capacity(macros.len());
         let mut trees: Vec<Option<Expr>> = Vec::with_capacity(macros.len());
+        let mut nesting: Vec<usize> = vec![0; macros.len()];
         let mut readable: Vec<Option<Expr>> = vec![None; macros.len()];
         for (index, text) in macros.iter().enumerate() {
             trees.push(None);
@@ -355,7 +359,7 @@ impl Definitions {
                 );
             }
             let parsed = parse(text.condition);
-            (trees[index], readable[index]) = (parsed.tree, parsed.readable);
+            (trees[index], readable[index], nesting[index]) = (parsed.tree, parsed.readable, parsed.nesting);
             findings[index].extend(parsed.diagnostics);
         }
         let needs: Vec<Vec<usize>> = trees
@@ -385,7 +389,11 @@ impl Definitions {
             let name = macros[index].name;
             if by_name.get(name) == Some(&index) {
                 let readable = readable[index].as_ref();
-                let read = self.read_macro(trees[index].take(), readable, catalog, &mut findings[index]);
+                let written = trees[index].as_ref().and_then(|tree| {
+                    splice(macros[index].condition, (tree, nesting[index]), (self, catalog), KEPT_BYTES)
+                });
+                let mut read = self.read_macro(trees[index].take(), readable, catalog, &mut findings[index]);
+                read.written = written.filter(|_| read.tree.is_some());
                 self.macros.insert(name.into(), read);
             }
         }
@@ -432,7 +440,7 @@ impl Definitions {
             // Nothing is put in its place then.
             (extent, uses) = (Extent { size: extent.size, ..Extent::LEAF }, Uses::default());
         }
-        Macro { tree, extent, uses, possible, errors, error }
+        Macro { tree, written: None, extent, uses, possible, errors, error }
     }
 
     /// What is only the name of a macro that is only the name of another stands for that other at once: so no chain of
@@ -612,7 +620,7 @@ impl Definitions {
     }
 }
 
-/// Bytes of the values of a list up to which their text is kept for the conditions that name it.
+/// Bytes of a macro, or of the values of a list, up to which their text is kept for the conditions that name it.
 const KEPT_BYTES: usize = 4096;
 
 /// The list of Falco's own that a value is the name of.

@@ -62,6 +62,7 @@ mod resolve;
 mod rule;
 mod rules_file;
 mod scan;
+mod splice;
 #[cfg(test)]
 mod tests;
 mod tree;

@@ -92,11 +92,23 @@ impl ExprKind {
     }
 }
 
-/// A text, and where in it the names of base lists stand for the lists.
-#[derive(Clone, Debug)]
+/// A condition or the values of a list as text.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Written {
-    text: String,
-    base_lists: Vec<Span>,
+    pub(crate) text: String,
+    /// Where in it the names of base lists stand for the lists, in order.
+    pub(crate) base_lists: Vec<Span>,
+    /// Levels of parentheses in it, at most.
+    pub(crate) nesting: usize,
+}
+
+impl Written {
+    /// Appends it to a longer text.
+    pub(crate) fn append_to(&self, text: &mut String, base_lists: &mut Vec<Span>) {
+        let start = text.len() as u32;
+        text.push_str(&self.text);
+        base_lists.extend(self.base_lists.iter().map(|at| Span { start: at.start + start, end: at.end + start }));
+    }
 }
 
 /// The values of a list with commas between them, for a Falco with the base lists of a catalogue.
@@ -105,7 +117,7 @@ pub(crate) fn written_values(values: &[Value], catalog: &Catalog) -> Written {
     let mut printer = Printer::new(Style::Guarded(&nothing, catalog));
     printer.values(values);
     printer.out.shrink_to_fit();
-    Written { text: printer.out, base_lists: printer.base_lists }
+    Written { text: printer.out, base_lists: printer.base_lists, nesting: 0 }
 }
 
 /// Whether a condition, as it is written, means to a Falco with the base lists of the catalogue what it says: no word of
@@ -123,6 +135,9 @@ pub(crate) fn means(tree: &Expr, hits: &[Span]) -> bool {
 
 /// Those of the places where the name of a list does not stand for the list.
 pub(crate) fn unmeant(tree: &Expr, hits: &[Span]) -> Vec<Span> {
+    if hits.is_empty() {
+        return vec![];
+    }
     let places: HashSet<Span> = hits.iter().copied().collect();
     let mut meant: HashSet<Span> = HashSet::new();
     tree.each_check(&mut |check| {
@@ -258,20 +273,15 @@ impl<'a> Printer<'a> {
             self.out.push_str(between);
             between = ", ";
             match (own, named) {
-                (Some(List { written: Some(written), .. }), _) => self.written(written),
+                (Some(List { written: Some(written), .. }), _) => {
+                    written.append_to(&mut self.out, &mut self.base_lists);
+                }
                 (Some(own), _) => self.values(own.values.as_deref().unwrap_or_default()),
                 (None, Some((_, catalog))) if catalog.has_list(&value.text) => self.base_list(&value.text),
                 (None, Some(_)) if is_bare(&value.text) => self.out.push_str(&value.text),
                 (None, _) => self.value(value),
             }
         }
-    }
-
-    fn written(&mut self, written: &Written) {
-        let start = self.out.len() as u32;
-        self.out.push_str(&written.text);
-        let moved = written.base_lists.iter().map(|span| Span { start: span.start + start, end: span.end + start });
-        self.base_lists.extend(moved);
     }
 
     fn base_list(&mut self, name: &str) {

@@ -15,6 +15,7 @@ use super::output;
 use super::parse::parse;
 use super::print::{ExprKind, means};
 use super::resolve::catalogued;
+use super::splice::splice;
 use super::tree::{Expr, Field, Rhs, ValueKind};
 
 /// A rule as it is written.
@@ -47,7 +48,8 @@ pub struct Checked {
     pub tree: Option<Expr>,
     /// Operators, checks and values of the condition and its exceptions, once lists and macros of the namespace are in it.
     pub nodes: usize,
-    /// The condition for Falco: as written where that means the same, else printed. `None` where there is an error.
+    /// The condition for Falco: as written where that means the same, with lists and macros of the namespace in the place
+    /// of their names; else printed. `None` where there is an error.
     pub condition: Option<String>,
     /// Whether that is the text as written.
     pub verbatim: bool,
@@ -154,7 +156,7 @@ pub fn check_condition(rule: &RuleText<'_>, definitions: &Definitions, catalog: 
     let excepted = exceptions::compile(rule.exceptions, catalog, &mut checked.diagnostics);
     // Of a condition that can't be read as a whole, what can be is looked at all the same, and so are its exceptions: each
     // mistake is told at once.
-    let is_whole = parsed.tree.is_some();
+    let (is_whole, nesting) = (parsed.tree.is_some(), parsed.nesting);
     let tree = parsed.tree.or(parsed.readable);
     let mut uses = Uses::default();
     let all = || tree.iter().chain(excepted.iter().map(|(_, expr)| expr));
@@ -192,8 +194,6 @@ pub fn check_condition(rule: &RuleText<'_>, definitions: &Definitions, catalog: 
     } else {
         Expr::And(std::iter::once(tree).chain(excepted.into_iter().map(|(_, expr)| expr)).collect())
     };
-    let hits = if is_plain { catalog.pasted_over(rule.condition) } else { vec![] };
-    let meant = is_plain && means(&whole, &hits);
     if extent.nesting > limits::NESTING {
         let (nesting, limit) = (extent.nesting, limits::NESTING);
         let message =
@@ -207,11 +207,13 @@ pub fn check_condition(rule: &RuleText<'_>, definitions: &Definitions, catalog: 
         warn_if_broad(rule, types, &mut checked.diagnostics);
         checked.event_types = Some(types);
     }
-    if meant && uses.lists.is_empty() && uses.macros.is_empty() {
+    let is_own = uses.lists.is_empty() && uses.macros.is_empty();
+    if is_plain && is_own && means(&whole, &catalog.pasted_over(rule.condition)) {
         checked.verbatim = true;
         checked.condition = Some(rule.condition.to_owned());
     } else {
-        match whole.emit(definitions, catalog) {
+        let spliced = is_plain.then(|| splice(rule.condition, (&whole, nesting), (definitions, catalog), usize::MAX));
+        match spliced.flatten().map_or_else(|| whole.emit(definitions, catalog), |written| Ok(written.text)) {
             Ok(text) => checked.condition = Some(text),
             Err(mut unmeant) => checked.diagnostics.append(&mut unmeant),
         }

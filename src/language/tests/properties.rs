@@ -151,7 +151,12 @@ fn named() -> impl Strategy<Value = String> {
     check.prop_recursive(3, 12, 3, |inner| {
         prop_oneof![
             (inner.clone(), "and|or", inner.clone()).prop_map(|(one, by, two)| format!("({one}) {by} ({two})")),
-            inner.prop_map(|inner| format!("not ({inner})")),
+            (inner.clone(), " ?( and | and\\(| or | or \\(|\n or)", inner.clone()).prop_map(|(one, by, two)| {
+                let closing = if by.ends_with('(') { " )" } else { "" };
+                format!("{one} {by} {two}{closing} ")
+            }),
+            (" ?not ?|\\(|", inner)
+                .prop_map(|(before, inner)| format!("{before}({inner}{}", ")".repeat(before.matches('(').count() + 1))),
         ]
     })
 }
