@@ -155,8 +155,7 @@ fn table(size: Size, catalog: &Catalog) {
     let lists = [ListText { name: "package_managers", items: &items }];
     let macros = MACROS.map(|(name, condition)| MacroText { name, condition });
     let (definitions, _) = Definitions::compile(&lists, &macros, catalog);
-    let text = |rule: &FalcoRule| parse(&rule.spec.condition).tree.expect("the rule is one");
-    let trees: Vec<_> = rules.iter().map(text).collect();
+    let trees: Vec<_> = rules.iter().map(|rule| parse(&rule.spec.condition).tree.expect("the rule is one")).collect();
     let mean = |bytes: fn(&FalcoRule) -> usize| rules.iter().map(bytes).sum::<usize>() / RULES;
     let (condition, output) = (mean(|rule| rule.spec.condition.len()), mean(|rule| rule.spec.output.len()));
     println!("\nRules with {condition} bytes of condition and {output} of output:\n");

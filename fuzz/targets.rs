@@ -31,7 +31,7 @@ fn read(text: &str) {
     }
 }
 
-fn check(rule: &RuleText<'_>, definitions: &Definitions, catalog: &Catalog) -> Checked {
+fn check<'t>(rule: &RuleText<'t>, definitions: &Definitions, catalog: &Catalog) -> Checked<'t> {
     let checked = check_rule(rule, definitions, catalog);
     for finding in &checked.diagnostics {
         let text = match finding.part {

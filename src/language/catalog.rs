@@ -3,6 +3,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
+use smol_str::SmolStr;
+
+use super::FastMap;
 use super::check;
 use super::definitions::{Size, size_of};
 use super::diagnostic::{Span, nearest};
@@ -13,7 +16,6 @@ use super::name_map::NameMap;
 use super::parse::parse;
 use super::paste::{self, PASTED_BYTES, Pasted, pasted_item, pasted_items};
 use super::tree::{Check, Expr, Rhs, Value};
-use super::{FastMap, SmolStr};
 
 /// The source of the rules that name none.
 pub const SYSCALL: &str = "syscall";
@@ -101,7 +103,7 @@ impl BaseMacro {
 #[derive(Debug)]
 pub(crate) struct BaseList {
     /// What comes of it in the end; `None` where that is not a list of values.
-    pub(crate) values: Option<Vec<Value>>,
+    pub(crate) values: Option<Vec<Value<'static>>>,
 }
 
 impl BaseList {
@@ -346,7 +348,7 @@ impl Catalog {
 }
 
 /// What keeps the macros that a macro refers to from being used.
-fn macro_error(tree: &Expr, source: &str, read: &NameMap<Arc<str>, BaseMacro>) -> Option<String> {
+fn macro_error(tree: &Expr<'_>, source: &str, read: &NameMap<Arc<str>, BaseMacro>) -> Option<String> {
     let mut error = None;
     tree.each_macro(&mut |word| {
         if error.is_none() {
@@ -419,7 +421,9 @@ fn base_lists(lists: &[(String, String)]) -> NameMap<Arc<str>, BaseList> {
         }
         left = left.saturating_sub(text.text.len());
         let values = match parse(&text.text).tree {
-            Some(Expr::Check(Check { rhs: Rhs::List(list), .. })) => Some(list.values),
+            Some(Expr::Check(Check { rhs: Rhs::List(list), .. })) => {
+                Some(list.values.into_iter().map(Value::into_owned).collect())
+            }
             _ => None,
         };
         read.insert(name.as_str().into(), BaseList { values });

@@ -14,7 +14,7 @@ use super::values::{self, ValueError};
 
 /// Checks a condition of a rule of a source.
 pub(crate) fn condition(
-    tree: &Expr,
+    tree: &Expr<'_>,
     source: &str,
     definitions: &Definitions,
     catalog: &Catalog,
@@ -25,12 +25,12 @@ pub(crate) fn condition(
 }
 
 /// Checks a condition of a rule of a source, its macros aside.
-pub(crate) fn alone(tree: &Expr, source: &str, catalog: &Catalog, report: &mut Vec<Diagnostic>) {
+pub(crate) fn alone(tree: &Expr<'_>, source: &str, catalog: &Catalog, report: &mut Vec<Diagnostic>) {
     Checker { resolver: Resolver { catalog, source }, definitions: None }.walk(tree, report);
 }
 
 /// The first thing for which Falco would not take a tree, macros aside.
-pub(crate) fn first_error(tree: &Expr, source: &str, catalog: &Catalog) -> Option<String> {
+pub(crate) fn first_error(tree: &Expr<'_>, source: &str, catalog: &Catalog) -> Option<String> {
     let mut report = vec![];
     alone(tree, source, catalog, &mut report);
     report
@@ -74,7 +74,7 @@ fn has_enough_errors(report: &mut Vec<Diagnostic>) -> bool {
 }
 
 impl Checker<'_> {
-    fn walk(&self, expr: &Expr, report: &mut Vec<Diagnostic>) {
+    fn walk(&self, expr: &Expr<'_>, report: &mut Vec<Diagnostic>) {
         match expr {
             Expr::And(parts) | Expr::Or(parts) => parts.iter().for_each(|part| self.walk(part, report)),
             Expr::Not(inner) => self.walk(inner, report),
@@ -88,7 +88,7 @@ impl Checker<'_> {
         }
     }
 
-    fn macro_(&self, word: &Word, definitions: &Definitions, report: &mut Vec<Diagnostic>) {
+    fn macro_(&self, word: &Word<'_>, definitions: &Definitions, report: &mut Vec<Diagnostic>) {
         let Resolver { catalog, source } = self.resolver;
         let name = &*word.text;
         if let Some(own) = definitions.macro_(name) {
@@ -109,7 +109,7 @@ impl Checker<'_> {
         }
     }
 
-    fn unknown_macro(&self, word: &Word, definitions: &Definitions) -> Diagnostic {
+    fn unknown_macro(&self, word: &Word<'_>, definitions: &Definitions) -> Diagnostic {
         let name = &*word.text;
         let diagnostic = Diagnostic::invalid(Code::UnknownMacro, word.span, format!("there is no macro `{name}`"));
         let catalog = self.resolver.catalog;
@@ -128,7 +128,7 @@ impl Checker<'_> {
         }
     }
 
-    fn check(&self, check: &Check, report: &mut Vec<Diagnostic>) {
+    fn check(&self, check: &Check<'_>, report: &mut Vec<Diagnostic>) {
         let left = self.resolver.operand(&check.operand, report);
         if let Rhs::Operand(right) = &check.rhs {
             let right_type = self.resolver.operand(right, report);
@@ -153,7 +153,7 @@ impl Checker<'_> {
     }
 
     /// Whether the type takes the operator.
-    fn operator(check: &Check, left: &Type<'_>, report: &mut Vec<Diagnostic>) -> bool {
+    fn operator(check: &Check<'_>, left: &Type<'_>, report: &mut Vec<Diagnostic>) -> bool {
         if left.kind.takes(check.op, left.list) {
             return true;
         }
@@ -186,15 +186,15 @@ impl Checker<'_> {
 
     /// Whether both sides can be compared.
     fn right_hand(
-        check: &Check,
+        check: &Check<'_>,
         left: &Type<'_>,
-        right: &Operand,
+        right: &Operand<'_>,
         right_type: &Type<'_>,
         report: &mut Vec<Diagnostic>,
     ) {
         let span = right.span();
         let mut wrong = |message: String| report.push(Diagnostic::invalid(Code::RightHandField, span, message));
-        let by_type = |operand: &Operand| {
+        let by_type = |operand: &Operand<'_>| {
             let mut found = false;
             operand.each_field(&mut |field| found |= matches!(&*field.name, "evt.type" | "syscall.type"));
             found
@@ -222,7 +222,7 @@ impl Checker<'_> {
         }
     }
 
-    fn list(&self, check: &Check, left: &Type<'_>, list: &ValueList, report: &mut Vec<Diagnostic>) {
+    fn list(&self, check: &Check<'_>, left: &Type<'_>, list: &ValueList<'_>, report: &mut Vec<Diagnostic>) {
         let catalog = self.resolver.catalog;
         let mut entries = 0;
         for value in &list.values {
@@ -279,10 +279,10 @@ impl Checker<'_> {
     /// Checks the values of a list for where its name stands; the first that is wrong is reported.
     fn values_of(
         &self,
-        check: &Check,
+        check: &Check<'_>,
         left: &Type<'_>,
         name: &str,
-        values: &[Value],
+        values: &[Value<'_>],
         at: Span,
         report: &mut Vec<Diagnostic>,
     ) {
@@ -291,7 +291,7 @@ impl Checker<'_> {
             return;
         }
         let mut found = vec![];
-        let base = |value: &Value| {
+        let base = |value: &Value<'_>| {
             let named = (value.kind == ValueKind::BaseList).then(|| self.resolver.catalog.base_list(&value.text));
             named.flatten().and_then(|list| list.values.as_deref())
         };
@@ -307,12 +307,12 @@ impl Checker<'_> {
         }
     }
 
-    fn is_event_type(&self, check: &Check) -> bool {
+    fn is_event_type(&self, check: &Check<'_>) -> bool {
         self.resolver.source == SYSCALL
             && matches!(&check.operand, Operand::Field(field) if matches!(&*field.name, "evt.type" | "syscall.type"))
     }
 
-    fn value(&self, check: &Check, left: &Type<'_>, value: &Value, at: Span, report: &mut Vec<Diagnostic>) {
+    fn value(&self, check: &Check<'_>, left: &Type<'_>, value: &Value<'_>, at: Span, report: &mut Vec<Diagnostic>) {
         let text = &*value.text;
         let shown = if text.len() > 60 { "the value" } else { text };
         if text.len() > limits::VALUE_BYTES {
@@ -377,7 +377,7 @@ impl Checker<'_> {
     }
 
     /// Constants that look as if they were meant to be something else.
-    fn suspicious(&self, check: &Check, value: &Value, at: Span, report: &mut Vec<Diagnostic>) {
+    fn suspicious(&self, check: &Check<'_>, value: &Value<'_>, at: Span, report: &mut Vec<Diagnostic>) {
         let text = &*value.text;
         let may_be_one = text.bytes().any(|byte| matches!(byte, b'.' | b'('));
         let operand = may_be_one.then(|| Parser::whole_operand(text)).flatten();
@@ -419,7 +419,7 @@ impl Checker<'_> {
     }
 
     /// What Falco accepts and should not.
-    fn hazards(check: &Check, left: &Type<'_>, report: &mut Vec<Diagnostic>) {
+    fn hazards(check: &Check<'_>, left: &Type<'_>, report: &mut Vec<Diagnostic>) {
         let Operand::Field(field) = &check.operand else { return };
         let name = &*field.name;
         let mut unsafe_ = |code, span, message: String, help: &str| {

@@ -61,7 +61,7 @@ impl Parser<'_> {
         }
     }
 
-    pub(super) fn expected_operator(&self, operand: &Operand) -> Diagnostic {
+    pub(super) fn expected_operator(&self, operand: &Operand<'_>) -> Diagnostic {
         let what = operand.span().of(self.scan.text());
         let what = if what.len() > 40 { "the field" } else { what };
         let diagnostic = self.error(format!("an operator must follow `{what}`"));

@@ -56,7 +56,7 @@ pub struct Definitions {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct List {
     /// Its values; `None` where it is not valid.
-    pub(crate) values: Option<Vec<Value>>,
+    pub(crate) values: Option<Vec<Value<'static>>>,
     /// The same as text, if they are short.
     pub(crate) written: Option<Written>,
     /// How many they are once Falco has put its own lists in, each name counting as one at least.
@@ -77,7 +77,7 @@ impl List {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Macro {
     /// The condition as written; `None` where it is not valid for any source.
-    tree: Option<Expr>,
+    tree: Option<Expr<'static>>,
     /// The same as text, if it is short and plainly the same.
     pub(crate) written: Option<Written>,
     /// What comes of it, and what it names itself.
@@ -213,7 +213,7 @@ impl Definitions {
     }
 
     /// What a macro stands for, as it is written; `None` where it is not valid.
-    pub(crate) fn tree(&self, name: &str) -> Option<&Expr> {
+    pub(crate) fn tree(&self, name: &str) -> Option<&Expr<'static>> {
         self.macros.get(name).and_then(|own| own.tree.as_ref())
     }
 
@@ -269,7 +269,7 @@ impl Definitions {
         left: &mut usize,
         findings: &mut Vec<Diagnostic>,
     ) -> List {
-        let mut values: Vec<Value> = Vec::with_capacity(list.items.len());
+        let mut values: Vec<Value<'static>> = Vec::with_capacity(list.items.len());
         let (mut uses, mut base_uses) = (WordSet::default(), WordSet::default());
         let (mut count, mut is_too_much) = (0_usize, false);
         for (index, item) in list.items.iter().enumerate() {
@@ -296,7 +296,7 @@ impl Definitions {
                 continue;
             }
             if catalog.has_list(item) {
-                let value = Value { text: item.as_str().into(), kind: ValueKind::BaseList, span: Span::default() };
+                let value = Value { text: item.clone().into(), kind: ValueKind::BaseList, span: Span::default() };
                 count = count.saturating_add(base_list(&value, catalog).map_or(1, BaseList::count));
                 base_uses.insert(item);
                 values.push(value);
@@ -312,7 +312,7 @@ impl Definitions {
                 report(Diagnostic::unsafe_(Code::ControlCharacter, whole, "the item holds a NUL character"));
                 continue;
             }
-            let value = item_value(item);
+            let value = item_value(item).into_owned();
             if value.text.len() > limits::VALUE_BYTES {
                 let message =
                     format!("the item is {} bytes long; the limit is {}", value.text.len(), limits::VALUE_BYTES);
@@ -340,9 +340,9 @@ impl Definitions {
     fn read_macros(&mut self, macros: &[MacroText<'_>], catalog: &Catalog) -> Vec<Vec<Diagnostic>> {
         let mut findings: Vec<Vec<Diagnostic>> = vec![vec![]; macros.len()];
         let mut by_name: HashMap<&str, usize> = HashMap::with_capacity(macros.len());
-        let mut trees: Vec<Option<Expr>> = Vec::with_capacity(macros.len());
+        let mut trees: Vec<Option<Expr<'_>>> = Vec::with_capacity(macros.len());
         let mut nesting: Vec<usize> = vec![0; macros.len()];
-        let mut readable: Vec<Option<Expr>> = vec![None; macros.len()];
+        let mut readable: Vec<Option<Expr<'_>>> = vec![None; macros.len()];
         for (index, text) in macros.iter().enumerate() {
             trees.push(None);
             if by_name.contains_key(text.name) {
@@ -402,8 +402,8 @@ impl Definitions {
 
     fn read_macro(
         &self,
-        tree: Option<Expr>,
-        readable: Option<&Expr>,
+        tree: Option<Expr<'_>>,
+        readable: Option<&Expr<'_>>,
         catalog: &Catalog,
         findings: &mut Vec<Diagnostic>,
     ) -> Macro {
@@ -445,17 +445,17 @@ impl Definitions {
 
     /// What is only the name of a macro that is only the name of another stands for that other at once: so no chain of
     /// names is followed each time that its first is used.
-    fn without_detour(&self, tree: Expr) -> Expr {
+    fn without_detour(&self, tree: Expr<'_>) -> Expr<'static> {
         if let Expr::Macro(word) = &tree
             && let Some(Expr::Macro(next)) = self.tree(&word.text)
         {
             return Expr::Macro(Word { text: next.text.clone(), span: Span::default() });
         }
-        tree
+        tree.into_owned()
     }
 
     /// What comes of a tree, without making it; what it names is added to what is used.
-    pub(crate) fn extent(&self, expr: &Expr, catalog: &Catalog, uses: &mut Uses) -> Extent {
+    pub(crate) fn extent(&self, expr: &Expr<'_>, catalog: &Catalog, uses: &mut Uses) -> Extent {
         match expr {
             Expr::And(parts) | Expr::Or(parts) => {
                 Extent::of(expr.kind(), parts.iter().map(|part| self.extent(part, catalog, uses)))
@@ -485,7 +485,7 @@ impl Definitions {
 
     /// How many values a value stands for: with Falco's own lists in it, each name counting as one at least, since it takes
     /// as much to look at; and with those as they are.
-    fn count(&self, value: &Value, catalog: &Catalog, uses: &mut Uses) -> (usize, usize) {
+    fn count(&self, value: &Value<'_>, catalog: &Catalog, uses: &mut Uses) -> (usize, usize) {
         if let Some(own) = self.own_list(value) {
             uses.lists.insert(&value.text);
             return (own.count.max(1), own.values.as_ref().map_or(0, Vec::len));
@@ -531,12 +531,12 @@ impl Definitions {
     }
 
     /// The types of events for which a condition can hold; to be called only within the limits.
-    pub(crate) fn possible(&self, tree: &Expr, catalog: &Catalog) -> Option<Possible> {
+    pub(crate) fn possible(&self, tree: &Expr<'_>, catalog: &Catalog) -> Option<Possible> {
         let resolve = |name: &str| match self.macros.get(name) {
             Some(own) => own.possible,
             None => catalog.base_macro(name).and_then(|base| base.possible),
         };
-        let expand = |value: &Value, f: &mut dyn FnMut(&str)| match self.own_list(value) {
+        let expand = |value: &Value<'_>, f: &mut dyn FnMut(&str)| match self.own_list(value) {
             Some(own) => own.values.iter().flatten().for_each(|value| catalog.each_value(&value.text, f)),
             None => catalog.each_value(&value.text, f),
         };
@@ -544,19 +544,19 @@ impl Definitions {
     }
 
     /// The list of the namespace that a value is the name of.
-    pub(crate) fn own_list(&self, value: &Value) -> Option<&List> {
+    pub(crate) fn own_list(&self, value: &Value<'_>) -> Option<&List> {
         if value.kind == ValueKind::Bare { self.lists.get(&value.text) } else { None }
     }
 
     /// The tree with lists and macros in the place of their names; to be called only within the limits. What is wrong with
     /// them was reported by the checker, and stays as it is.
-    pub(crate) fn expand(&self, mut tree: Expr, catalog: &Catalog) -> Expr {
+    pub(crate) fn expand<'t>(&self, mut tree: Expr<'t>, catalog: &Catalog) -> Expr<'t> {
         self.insert(&mut tree, catalog, false);
         tree
     }
 
     /// `foreign` is what comes from another text, in which its places are.
-    fn insert(&self, expr: &mut Expr, catalog: &Catalog, foreign: bool) {
+    fn insert(&self, expr: &mut Expr<'_>, catalog: &Catalog, foreign: bool) {
         match expr {
             Expr::And(parts) | Expr::Or(parts) => {
                 for part in parts {
@@ -582,7 +582,7 @@ impl Definitions {
         }
     }
 
-    fn expand_list(&self, list: &mut ValueList, catalog: &Catalog) {
+    fn expand_list(&self, list: &mut ValueList<'_>, catalog: &Catalog) {
         for mut value in std::mem::take(&mut list.values) {
             if let Some(own) = self.own_list(&value) {
                 list.values.extend(own.values.iter().flatten().cloned());
@@ -624,7 +624,7 @@ impl Definitions {
 const KEPT_BYTES: usize = 4096;
 
 /// The list of Falco's own that a value is the name of.
-fn base_list<'a>(value: &Value, catalog: &'a Catalog) -> Option<&'a BaseList> {
+fn base_list<'a>(value: &Value<'_>, catalog: &'a Catalog) -> Option<&'a BaseList> {
     if value.kind == ValueKind::Quoted { None } else { catalog.base_list(&value.text) }
 }
 
@@ -649,7 +649,7 @@ pub(crate) fn is_macro_name(name: &str) -> bool {
 }
 
 /// An item that is wholly in quotes is what stands in them, as it would be where Falco pastes it.
-pub(crate) fn item_value(item: &str) -> Value {
+pub(crate) fn item_value(item: &str) -> Value<'_> {
     if item.starts_with(['"', '\''])
         && let Some(Rhs::Value(mut value)) = Parser::whole_values(item)
     {
@@ -660,7 +660,7 @@ pub(crate) fn item_value(item: &str) -> Value {
 }
 
 /// What a tree comes to once macros are in it, without making it. A macro that is not known counts as one.
-pub(crate) fn size_of(expr: &Expr, of_macro: &impl Fn(&Word) -> Option<Size>) -> Size {
+pub(crate) fn size_of(expr: &Expr<'_>, of_macro: &impl Fn(&Word<'_>) -> Option<Size>) -> Size {
     match expr {
         Expr::And(parts) | Expr::Or(parts) => Size::of(parts.iter().map(|part| size_of(part, of_macro))),
         Expr::Not(inner) => Size::of(std::iter::once(size_of(inner, of_macro))),
@@ -670,7 +670,7 @@ pub(crate) fn size_of(expr: &Expr, of_macro: &impl Fn(&Word) -> Option<Size>) ->
     }
 }
 
-pub(crate) fn over_limits(size: Size, tree: &Expr) -> Option<Diagnostic> {
+pub(crate) fn over_limits(size: Size, tree: &Expr<'_>) -> Option<Diagnostic> {
     let message = if size.nodes > limits::NODES {
         let nodes = if size.nodes == usize::MAX { "uncountably many".to_owned() } else { size.nodes.to_string() };
         format!(

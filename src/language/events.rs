@@ -143,11 +143,11 @@ fn either(one: Option<EventTypes>, other: Option<EventTypes>) -> Option<EventTyp
 /// none of them does. `resolve` says what is possible for a macro, `expand` puts the names of a list in the place of the
 /// list's.
 pub(crate) fn possible(
-    expr: &Expr,
+    expr: &Expr<'_>,
     resolve: &impl Fn(&str) -> Option<Possible>,
-    expand: &impl Fn(&Value, &mut dyn FnMut(&str)),
+    expand: &impl Fn(&Value<'_>, &mut dyn FnMut(&str)),
 ) -> Option<Possible> {
-    let each = |parts: &[Expr], join: fn(Possible, Possible) -> Possible| {
+    let each = |parts: &[Expr<'_>], join: fn(Possible, Possible) -> Possible| {
         let (mut whole, mut others) = (None, false);
         for part in parts {
             match (possible(part, resolve, expand), whole) {
@@ -168,7 +168,7 @@ pub(crate) fn possible(
     }
 }
 
-fn of_check(check: &Check, expand: &impl Fn(&Value, &mut dyn FnMut(&str))) -> Option<Possible> {
+fn of_check(check: &Check<'_>, expand: &impl Fn(&Value<'_>, &mut dyn FnMut(&str))) -> Option<Possible> {
     let by_type = matches!(&check.operand, Operand::Field(field)
         if matches!(&*field.name, "evt.type" | "syscall.type") && field.argument.is_none());
     if !by_type || check.modifier.is_some() {

@@ -59,11 +59,11 @@ impl ExceptionValue {
 
 /// The conditions that keep a rule from matching, one for each exception that has values, with the index of the
 /// exception.
-pub(crate) fn compile(
-    exceptions: &[ExceptionText],
+pub(crate) fn compile<'e>(
+    exceptions: &'e [ExceptionText],
     catalog: &Catalog,
     report: &mut Vec<Diagnostic>,
-) -> Vec<(u32, Expr)> {
+) -> Vec<(u32, Expr<'e>)> {
     let mut compiled = vec![];
     let mut names: HashSet<&str> = HashSet::with_capacity(exceptions.len());
     for (index, exception) in exceptions.iter().enumerate() {
@@ -81,7 +81,7 @@ pub(crate) fn compile(
     compiled
 }
 
-fn one(exception: &ExceptionText, catalog: &Catalog, report: &mut Vec<Diagnostic>) -> Option<Expr> {
+fn one<'e>(exception: &'e ExceptionText, catalog: &Catalog, report: &mut Vec<Diagnostic>) -> Option<Expr<'e>> {
     let name = &exception.name;
     let wrong = |message: String| Diagnostic::invalid(Code::Exception, Span::default(), message);
     if name.is_empty() {
@@ -118,7 +118,7 @@ fn one(exception: &ExceptionText, catalog: &Catalog, report: &mut Vec<Diagnostic
         report.push(wrong(format!("exception `{name}` has {} fields, but comps for {}", fields.len(), comps.len())));
         return None;
     }
-    let mut tests: Vec<(Operand, Op, Option<Modifier>)> = vec![];
+    let mut tests: Vec<(Operand<'_>, Op, Option<Modifier>)> = vec![];
     for (field, comp) in fields.iter().zip(comps) {
         let operand = Parser::whole_operand(field);
         if operand.is_none() {
@@ -187,7 +187,7 @@ fn one(exception: &ExceptionText, catalog: &Catalog, report: &mut Vec<Diagnostic
     Expr::any(cases)
 }
 
-fn check(mut operand: Operand, op: Op, modifier: Option<Modifier>, mut rhs: Rhs) -> Expr {
+fn check<'e>(mut operand: Operand<'e>, op: Op, modifier: Option<Modifier>, mut rhs: Rhs<'e>) -> Expr<'e> {
     operand.unplace();
     if let Rhs::Operand(operand) = &mut rhs {
         operand.unplace();
@@ -197,7 +197,7 @@ fn check(mut operand: Operand, op: Op, modifier: Option<Modifier>, mut rhs: Rhs)
 }
 
 /// Values as a list. A text in parentheses is one itself.
-fn list(values: &[ExceptionValue], name: &str, report: &mut Vec<Diagnostic>) -> Option<ValueList> {
+fn list<'e>(values: &'e [ExceptionValue], name: &str, report: &mut Vec<Diagnostic>) -> Option<ValueList<'e>> {
     let mut list = ValueList { values: vec![], parentheses: true, span: Span::default() };
     for value in values {
         match value {
@@ -221,7 +221,7 @@ fn list(values: &[ExceptionValue], name: &str, report: &mut Vec<Diagnostic>) -> 
     Some(list)
 }
 
-fn single_value(value: &ExceptionValue, op: Op, name: &str, report: &mut Vec<Diagnostic>) -> Option<Rhs> {
+fn single_value<'e>(value: &'e ExceptionValue, op: Op, name: &str, report: &mut Vec<Diagnostic>) -> Option<Rhs<'e>> {
     let wrong = |message: String| Diagnostic::invalid(Code::Exception, Span::default(), message);
     let ExceptionValue::One(text) = value else {
         let message = format!("`{}` of exception `{name}` compares with one value, not with a list", op.word());
@@ -245,7 +245,7 @@ fn single_value(value: &ExceptionValue, op: Op, name: &str, report: &mut Vec<Dia
 }
 
 /// A value that is wholly in quotes is what stands in them.
-fn value_of(text: &str) -> Value {
+fn value_of(text: &str) -> Value<'_> {
     if text.starts_with(['"', '\''])
         && let Some(Rhs::Value(value)) = Parser::whole_values(text)
     {

@@ -71,8 +71,6 @@ mod word_set;
 
 /// Maps that are asked for each word of each condition.
 pub(crate) use foldhash::HashMap as FastMap;
-/// A word of a condition: mostly short, and then without an allocation of its own.
-pub use smol_str::SmolStr;
 
 pub use catalog::{Catalog, CatalogData, FieldData, SYSCALL};
 pub use definitions::{Definitions, Findings, ListText, MacroText, Uses};

@@ -14,9 +14,9 @@ use super::tree::Operand;
 
 /// A field of an output.
 #[derive(Clone, Debug, PartialEq)]
-pub struct OutputField {
+pub struct OutputField<'a> {
     /// The field, or what a transformer makes of it.
-    pub operand: Operand,
+    pub operand: Operand<'a>,
     /// The columns that it is padded or cut to.
     pub width: Option<u64>,
     /// Where it stands, from the `%` on.
@@ -25,7 +25,7 @@ pub struct OutputField {
 
 /// The fields of an output for rules of a source, as far as it is one.
 #[must_use]
-pub fn output_fields(text: &str, source: &str, catalog: &Catalog) -> Vec<OutputField> {
+pub fn output_fields<'a>(text: &'a str, source: &'a str, catalog: &'a Catalog) -> Vec<OutputField<'a>> {
     let (mut report, mut fields) = (vec![], vec![]);
     let resolver = Resolver { catalog, source };
     Output { text, resolver, report: &mut report, count: 0, fields: Some(&mut fields) }.read();
@@ -67,7 +67,7 @@ struct Output<'a, 'r> {
     /// How many fields were read.
     count: usize,
     /// Where to put them, if somebody wants them.
-    fields: Option<&'r mut Vec<OutputField>>,
+    fields: Option<&'r mut Vec<OutputField<'a>>>,
 }
 
 impl<'a> Output<'a, '_> {
@@ -159,7 +159,7 @@ impl<'a> Output<'a, '_> {
         }
     }
 
-    fn operand(&mut self, operand: Operand, width: Option<u64>, percent: usize, start: usize, end: usize) -> usize {
+    fn operand(&mut self, operand: Operand<'a>, width: Option<u64>, percent: usize, start: usize, end: usize) -> usize {
         let mut found = vec![];
         if self.resolver.operand(&operand, &mut found).is_none() {
             match self.longest(start) {

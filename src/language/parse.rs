@@ -2,9 +2,8 @@
 //!
 //! It keeps the levels of parentheses on a stack of its own, so that no nesting can overflow the thread's.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
-
-use smol_str::SmolStr;
 
 use super::complaints::bad_escape;
 use super::diagnostic::{Code, Diagnostic, Span};
@@ -16,12 +15,12 @@ use super::tree::{
 
 /// What became of a text.
 #[derive(Clone, Debug)]
-pub struct Parsed {
+pub struct Parsed<'a> {
     /// The tree, where the text is in the language and not nested beyond all measure.
-    pub tree: Option<Expr>,
+    pub tree: Option<Expr<'a>>,
     /// Where there is no tree: that of the checks that could be read, for what else is to be said of them. It is nobody's
     /// condition.
-    pub readable: Option<Expr>,
+    pub readable: Option<Expr<'a>>,
     /// Levels of parentheses in it.
     pub nesting: usize,
     /// What is wrong with it. A tree and a diagnostic together: it is read by Falco, but not taken by us.
@@ -30,7 +29,7 @@ pub struct Parsed {
 
 /// Reads a condition.
 #[must_use]
-pub fn parse(text: &str) -> Parsed {
+pub fn parse(text: &str) -> Parsed<'_> {
     let mut parser = Parser { scan: Scanner::new(text), deepest: 0, unread: vec![] };
     if text.len() > limits::CONDITION_BYTES {
         let (size, limit) = (text.len(), limits::CONDITION_BYTES);
@@ -103,7 +102,7 @@ impl Parts {
     }
 
     /// Puts them into one, unless there is but one; says how deep what comes of it is.
-    fn fold(&self, read: &mut Vec<Expr>, make: fn(Vec<Expr>) -> Expr) -> usize {
+    fn fold<'a>(&self, read: &mut Vec<Expr<'a>>, make: fn(Vec<Expr<'a>>) -> Expr<'a>) -> usize {
         if read.len() <= self.start + 1 {
             return self.depth;
         }
@@ -114,12 +113,12 @@ impl Parts {
 }
 
 impl Level {
-    const fn new(opened: Opened, read: &[Expr]) -> Self {
+    const fn new(opened: Opened, read: &[Expr<'_>]) -> Self {
         Self { opened, ors: Parts::from(read.len()), ands: Parts::from(read.len()), negate: false }
     }
 
     /// Takes the last that was read as a part of the conjunction.
-    fn push_and(&mut self, read: &mut Vec<Expr>, mut depth: usize) {
+    fn push_and(&mut self, read: &mut Vec<Expr<'_>>, mut depth: usize) {
         if std::mem::take(&mut self.negate)
             && let Some(last) = read.pop()
         {
@@ -130,13 +129,13 @@ impl Level {
     }
 
     /// Ends the conjunction, which is a part of the disjunction.
-    fn end_and(&mut self, read: &mut Vec<Expr>) {
+    fn end_and(&mut self, read: &mut Vec<Expr<'_>>) {
         let depth = self.ands.fold(read, Expr::And);
         self.push_or(read, depth);
     }
 
     /// Takes the last that was read as a part of the disjunction.
-    fn push_or(&mut self, read: &[Expr], depth: usize) {
+    fn push_or(&mut self, read: &[Expr<'_>], depth: usize) {
         self.ors.depth = self.ors.depth.max(depth);
         self.ands = Parts::from(read.len());
     }
@@ -172,9 +171,9 @@ static OPERATORS: LazyLock<[Vec<Op>; 128]> = LazyLock::new(|| {
 });
 
 impl<'a> Parser<'a> {
-    fn condition(&mut self) -> Outcome<Expr> {
+    fn condition(&mut self) -> Outcome<Expr<'a>> {
         let mut levels: Vec<Level> = vec![];
-        let mut read: Vec<Expr> = Vec::with_capacity(PARTS);
+        let mut read: Vec<Expr<'a>> = Vec::with_capacity(PARTS);
         let mut level = Level::new(Opened::Check, &read);
         let mut state = State::Start;
         loop {
@@ -273,7 +272,7 @@ impl<'a> Parser<'a> {
     }
 
     /// A check, or the name of a macro.
-    fn leaf(&mut self) -> Outcome<Expr> {
+    fn leaf(&mut self) -> Outcome<Expr<'a>> {
         let start = self.scan.at();
         if let Some(operand) = self.operand(0)? {
             return self.check(start, operand);
@@ -284,7 +283,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn check(&mut self, start: usize, operand: Operand) -> Outcome<Expr> {
+    fn check(&mut self, start: usize, operand: Operand<'a>) -> Outcome<Expr<'a>> {
         self.scan.blank();
         let op_start = self.scan.at();
         let Some(op) = self.operator() else {
@@ -310,7 +309,7 @@ impl<'a> Parser<'a> {
         })
     }
 
-    fn number_or_field(&mut self, op: Op) -> Outcome<Rhs> {
+    fn number_or_field(&mut self, op: Op) -> Outcome<Rhs<'a>> {
         self.scan.blank();
         if let Some(operand) = self.right_field()? {
             return Ok(Rhs::Operand(operand));
@@ -328,7 +327,7 @@ impl<'a> Parser<'a> {
         Err(Box::new(self.error(format!("a number must follow `{}`", op.word())).help(help)))
     }
 
-    fn list_or_field(&mut self, op: Op) -> Outcome<Rhs> {
+    fn list_or_field(&mut self, op: Op) -> Outcome<Rhs<'a>> {
         self.scan.blank();
         if let Some(list) = self.list()? {
             return Ok(Rhs::List(list));
@@ -345,7 +344,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn text_or_field(&mut self, op: Op) -> Outcome<(Option<Modifier>, Rhs)> {
+    fn text_or_field(&mut self, op: Op) -> Outcome<(Option<Modifier>, Rhs<'a>)> {
         // The operators that are words have taken their blanks.
         let blank = self.scan.blank() || !op.is_sign();
         if blank && let Some(modifier) = self.modifier() {
@@ -384,7 +383,7 @@ impl<'a> Parser<'a> {
     }
 
     /// A word in the place of a list.
-    fn lone_name(&mut self) -> Option<ValueList> {
+    fn lone_name(&mut self) -> Option<ValueList<'a>> {
         let start = self.scan.at();
         let name = self.scan.identifier()?;
         let span = self.scan.since(start);
@@ -392,7 +391,7 @@ impl<'a> Parser<'a> {
         Some(ValueList { values, parentheses: false, span })
     }
 
-    fn list(&mut self) -> Outcome<Option<ValueList>> {
+    fn list(&mut self) -> Outcome<Option<ValueList<'a>>> {
         let start = self.scan.at();
         if !self.scan.take_sign(b'(') {
             return Ok(None);
@@ -427,10 +426,10 @@ impl<'a> Parser<'a> {
         Ok(Some(ValueList { values, parentheses: true, span: self.scan.since(start) }))
     }
 
-    fn value(&mut self) -> Outcome<Option<Value>> {
+    fn value(&mut self) -> Outcome<Option<Value<'a>>> {
         let start = self.scan.at();
-        let (text, kind): (SmolStr, _) = match self.scan.quoted() {
-            Some(Ok(text)) => (text.into(), ValueKind::Quoted),
+        let (text, kind): (Cow<'a, str>, _) = match self.scan.quoted() {
+            Some(Ok(text)) => (text, ValueKind::Quoted),
             Some(Err(QuoteError::Escape(at, c))) => return Err(bad_escape(at, c).into()),
             // What stands here is no value then, and the caller says what was expected.
             Some(Err(QuoteError::Open)) => return Ok(None),
@@ -443,7 +442,7 @@ impl<'a> Parser<'a> {
     }
 
     /// `val(field)`, or a transformer.
-    fn right_field(&mut self) -> Outcome<Option<Operand>> {
+    fn right_field(&mut self) -> Outcome<Option<Operand<'a>>> {
         let start = self.scan.at();
         if !self.scan.take("val(") {
             return Ok(self.transform(0)?.map(|transform| Operand::Transform(Box::new(transform))));
@@ -463,14 +462,14 @@ impl<'a> Parser<'a> {
     }
 
     /// A field or a transformer, if one stands here.
-    fn operand(&mut self, depth: usize) -> Outcome<Option<Operand>> {
+    fn operand(&mut self, depth: usize) -> Outcome<Option<Operand<'a>>> {
         if let Some(field) = self.field()? {
             return Ok(Some(Operand::Field(field)));
         }
         Ok(self.transform(depth)?.map(|transform| Operand::Transform(Box::new(transform))))
     }
 
-    fn field(&mut self) -> Outcome<Option<Field>> {
+    fn field(&mut self) -> Outcome<Option<Field<'a>>> {
         let start = self.scan.at();
         let Some(name) = self.scan.field() else { return Ok(None) };
         let argument = self.index()?.map(Box::new);
@@ -480,14 +479,14 @@ impl<'a> Parser<'a> {
     /// An argument in brackets, if a bracket stands here.
     // In place, that there is none, as mostly, takes no call.
     #[inline]
-    fn index(&mut self) -> Outcome<Option<Word>> {
+    fn index(&mut self) -> Outcome<Option<Word<'a>>> {
         if self.scan.take_sign(b'[') { self.argument_in_brackets().map(Some) } else { Ok(None) }
     }
 
-    fn argument_in_brackets(&mut self) -> Outcome<Word> {
+    fn argument_in_brackets(&mut self) -> Outcome<Word<'a>> {
         let start = self.scan.at();
-        let text: SmolStr = match self.scan.quoted() {
-            Some(Ok(text)) => text.into(),
+        let text: Cow<'a, str> = match self.scan.quoted() {
+            Some(Ok(text)) => text,
             Some(Err(QuoteError::Escape(at, c))) => return Err(bad_escape(at, c).into()),
             Some(Err(QuoteError::Open)) => return Err(self.open_quote().into()),
             None => match self.scan.bare_argument() {
@@ -502,7 +501,7 @@ impl<'a> Parser<'a> {
         Ok(word)
     }
 
-    fn transform(&mut self, depth: usize) -> Outcome<Option<Transform>> {
+    fn transform(&mut self, depth: usize) -> Outcome<Option<Transform<'a>>> {
         // Few words begin as one of these does.
         if !matches!(self.scan.peek(), Some(b't' | b'b' | b'l' | b'j' | b'c' | b'g')) {
             return Ok(None);
@@ -544,7 +543,7 @@ impl<'a> Parser<'a> {
         Ok(Some(Transform { transformer, arguments, index, span: self.scan.since(start.at()) }))
     }
 
-    fn argument_list(&mut self, depth: usize) -> Outcome<Option<Argument>> {
+    fn argument_list(&mut self, depth: usize) -> Outcome<Option<Argument<'a>>> {
         let start = self.scan.at();
         if !self.scan.take_sign(b'(') {
             return Ok(None);
@@ -569,11 +568,11 @@ impl<'a> Parser<'a> {
         Ok(Some(Argument::List(items, self.scan.since(start))))
     }
 
-    fn argument(&mut self, depth: usize) -> Outcome<Option<Argument>> {
+    fn argument(&mut self, depth: usize) -> Outcome<Option<Argument<'a>>> {
         let start = self.scan.at();
         match self.scan.quoted() {
             Some(Ok(text)) => {
-                return Ok(Some(Argument::Text(Word { text: text.into(), span: self.scan.since(start) })));
+                return Ok(Some(Argument::Text(Word { text, span: self.scan.since(start) })));
             }
             Some(Err(QuoteError::Escape(at, c))) => return Err(bad_escape(at, c).into()),
             Some(Err(QuoteError::Open)) => return Err(self.open_quote().into()),
@@ -593,19 +592,19 @@ impl<'a> Parser<'a> {
     }
 
     /// Reads a field or transformer that begins at a place of the text, as outputs hold them.
-    pub(crate) fn operand_at(text: &'a str, at: usize) -> Outcome<Option<(Operand, usize)>> {
+    pub(crate) fn operand_at(text: &'a str, at: usize) -> Outcome<Option<(Operand<'a>, usize)>> {
         let mut parser = Parser { scan: Scanner::starting_at(text, at), deepest: 0, unread: vec![] };
         Ok(parser.operand(0)?.map(|operand| (operand, parser.scan.at())))
     }
 
     /// Reads a field or transformer that is the whole of a text, as exceptions hold them.
-    pub(crate) fn whole_operand(text: &'a str) -> Option<Operand> {
+    pub(crate) fn whole_operand(text: &'a str) -> Option<Operand<'a>> {
         let (operand, end) = Self::operand_at(text, 0).ok()??;
         (end == text.len()).then_some(operand)
     }
 
     /// Reads a value, or a list in parentheses, that is the whole of a text, as exceptions hold them.
-    pub(crate) fn whole_values(text: &'a str) -> Option<Rhs> {
+    pub(crate) fn whole_values(text: &'a str) -> Option<Rhs<'a>> {
         let mut parser = Parser { scan: Scanner::new(text), deepest: 0, unread: vec![] };
         let rhs = match parser.list().ok()? {
             Some(list) => Rhs::List(list),
@@ -615,7 +614,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Reads `val(field)` or a transformer that is the whole of a text, as exceptions hold them.
-    pub(crate) fn whole_right_field(text: &'a str) -> Option<Operand> {
+    pub(crate) fn whole_right_field(text: &'a str) -> Option<Operand<'a>> {
         let mut parser = Parser { scan: Scanner::new(text), deepest: 0, unread: vec![] };
         let operand = parser.right_field().ok()??;
         parser.scan.is_at_end().then_some(operand)

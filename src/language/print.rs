@@ -10,7 +10,7 @@ use super::parse::parse;
 use super::scan::{is_bare, is_bare_argument};
 use super::tree::{Argument, Check, Expr, Field, Operand, Rhs, Transform, Value, ValueKind, ValueList, Word};
 
-impl Expr {
+impl Expr<'_> {
     /// The condition as text. Reading it gives the same tree.
     #[must_use]
     pub fn text(&self) -> String {
@@ -112,7 +112,7 @@ impl Written {
 }
 
 /// The values of a list with commas between them, for a Falco with the base lists of a catalogue.
-pub(crate) fn written_values(values: &[Value], catalog: &Catalog) -> Written {
+pub(crate) fn written_values(values: &[Value<'_>], catalog: &Catalog) -> Written {
     let nothing = Definitions::default();
     let mut printer = Printer::new(Style::Guarded(&nothing, catalog));
     printer.values(values);
@@ -129,12 +129,12 @@ pub fn keeps_text(condition: &str, catalog: &Catalog) -> bool {
 }
 
 /// Whether each of the places is one where the name of a list stands for the list.
-pub(crate) fn means(tree: &Expr, hits: &[Span]) -> bool {
+pub(crate) fn means(tree: &Expr<'_>, hits: &[Span]) -> bool {
     unmeant(tree, hits).is_empty()
 }
 
 /// Those of the places where the name of a list does not stand for the list.
-pub(crate) fn unmeant(tree: &Expr, hits: &[Span]) -> Vec<Span> {
+pub(crate) fn unmeant(tree: &Expr<'_>, hits: &[Span]) -> Vec<Span> {
     if hits.is_empty() {
         return vec![];
     }
@@ -172,7 +172,7 @@ impl<'a> Printer<'a> {
         matches!(self.style, Style::Compiled)
     }
 
-    fn expr(&mut self, expr: &Expr) {
+    fn expr(&mut self, expr: &Expr<'_>) {
         match expr {
             Expr::And(parts) => self.parts(parts, " and ", ExprKind::And),
             Expr::Or(parts) => self.parts(parts, " or ", ExprKind::Or),
@@ -185,7 +185,7 @@ impl<'a> Printer<'a> {
         }
     }
 
-    fn parts(&mut self, parts: &[Expr], between: &str, of: ExprKind) {
+    fn parts(&mut self, parts: &[Expr<'_>], between: &str, of: ExprKind) {
         let all = self.is_compiled();
         if all {
             self.out.push('(');
@@ -201,7 +201,7 @@ impl<'a> Printer<'a> {
         }
     }
 
-    fn part(&mut self, part: &Expr, of: ExprKind) {
+    fn part(&mut self, part: &Expr<'_>, of: ExprKind) {
         let part = match self.style {
             Style::Guarded(definitions, _) => part.meant(|name| definitions.tree(name)),
             Style::Exact | Style::Compiled => part,
@@ -216,7 +216,7 @@ impl<'a> Printer<'a> {
         }
     }
 
-    fn check(&mut self, check: &Check) {
+    fn check(&mut self, check: &Check<'_>) {
         self.operand(&check.operand);
         self.out.push(' ');
         self.out.push_str(check.op.word());
@@ -237,8 +237,8 @@ impl<'a> Printer<'a> {
         }
     }
 
-    fn list(&mut self, list: &ValueList) {
-        let needs_them = |value: &Value| self.names_a_list(value) || self.is_quoted(value);
+    fn list(&mut self, list: &ValueList<'_>) {
+        let needs_them = |value: &Value<'_>| self.names_a_list(value) || self.is_quoted(value);
         let parentheses = list.parentheses || list.values.iter().any(needs_them);
         if parentheses {
             self.out.push('(');
@@ -250,7 +250,7 @@ impl<'a> Printer<'a> {
     }
 
     /// Whether a value of a list is the name of another, of the namespace or of Falco's own.
-    fn names_a_list(&self, value: &Value) -> bool {
+    fn names_a_list(&self, value: &Value<'_>) -> bool {
         match self.style {
             Style::Guarded(definitions, catalog) if value.kind == ValueKind::Bare => {
                 definitions.has_list(&value.text) || catalog.has_list(&value.text)
@@ -259,7 +259,7 @@ impl<'a> Printer<'a> {
         }
     }
 
-    fn values(&mut self, values: &[Value]) {
+    fn values(&mut self, values: &[Value<'_>]) {
         let mut between = "";
         for value in values {
             let named = match self.style {
@@ -292,7 +292,7 @@ impl<'a> Printer<'a> {
 
     /// What was read without quotes can be written without, unless a list would be put in its place; what was made here
     /// may claim to be bare and not be.
-    fn is_quoted(&self, value: &Value) -> bool {
+    fn is_quoted(&self, value: &Value<'_>) -> bool {
         match (self.style, value.kind) {
             (Style::Compiled, _) => false,
             (_, ValueKind::Quoted) => true,
@@ -301,7 +301,7 @@ impl<'a> Printer<'a> {
         }
     }
 
-    fn value(&mut self, value: &Value) {
+    fn value(&mut self, value: &Value<'_>) {
         if self.is_compiled() {
             self.compiled_text(&value.text);
         } else if self.is_quoted(value) {
@@ -323,19 +323,19 @@ impl<'a> Printer<'a> {
         }
     }
 
-    fn operand(&mut self, operand: &Operand) {
+    fn operand(&mut self, operand: &Operand<'_>) {
         match operand {
             Operand::Field(field) => self.field(field),
             Operand::Transform(transform) => self.transform(transform),
         }
     }
 
-    fn field(&mut self, field: &Field) {
+    fn field(&mut self, field: &Field<'_>) {
         self.out.push_str(&field.name);
         self.index(field.argument.as_deref());
     }
 
-    fn index(&mut self, word: Option<&Word>) {
+    fn index(&mut self, word: Option<&Word<'_>>) {
         let Some(word) = word else { return };
         self.out.push('[');
         if self.is_compiled() {
@@ -348,13 +348,13 @@ impl<'a> Printer<'a> {
         self.out.push(']');
     }
 
-    fn transform(&mut self, transform: &Transform) {
+    fn transform(&mut self, transform: &Transform<'_>) {
         self.out.push_str(transform.transformer.word());
         self.arguments(&transform.arguments);
         self.index(transform.index.as_ref());
     }
 
-    fn arguments(&mut self, items: &[Argument]) {
+    fn arguments(&mut self, items: &[Argument<'_>]) {
         self.out.push('(');
         for (index, item) in items.iter().enumerate() {
             if index > 0 {

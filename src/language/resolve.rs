@@ -49,12 +49,12 @@ pub(crate) fn catalogued<'a>(catalog: &Catalog, name: &'a str) -> &'a str {
 
 impl<'a> Resolver<'a> {
     /// What a field's values are, or why there is no such field.
-    pub(crate) fn field(&self, field: &Field) -> Result<Type<'a>, Diagnostic> {
+    pub(crate) fn field(&self, field: &Field<'_>) -> Result<Type<'a>, Diagnostic> {
         self.info(field).map(|(_, found)| found)
     }
 
     /// What is known of a field, and what its values are.
-    fn info(&self, field: &Field) -> Result<(&'a FieldInfo, Type<'a>), Diagnostic> {
+    fn info(&self, field: &Field<'_>) -> Result<(&'a FieldInfo, Type<'a>), Diagnostic> {
         let (info, suffix) = match self.catalog.field(&field.name) {
             Some(info) => (info, None),
             None => match dotted(&field.name).and_then(|(name, suffix)| Some((self.catalog.field(name)?, suffix))) {
@@ -96,7 +96,7 @@ impl<'a> Resolver<'a> {
         Ok((info, found))
     }
 
-    fn unknown_field(&self, field: &Field) -> Diagnostic {
+    fn unknown_field(&self, field: &Field<'_>) -> Diagnostic {
         let name = if field.name.len() > 80 { "of this name" } else { &*field.name };
         let diagnostic = Diagnostic::invalid(Code::UnknownField, field.span, format!("there is no field `{name}`"));
         // The labels of a pod are shown with dots in places where they are not accepted so.
@@ -115,7 +115,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// What follows the dot of a field.
-    fn suffix(field: &Field, info: &FieldInfo, suffix: &str, found: &mut Type<'_>) -> Result<(), Diagnostic> {
+    fn suffix(field: &Field<'_>, info: &FieldInfo, suffix: &str, found: &mut Type<'_>) -> Result<(), Diagnostic> {
         let unknown = |what: &str, suggestion: Option<&str>| {
             let message = format!("there is no {what} `{suffix}`");
             Diagnostic::invalid(Code::UnknownField, field.span, message)
@@ -148,7 +148,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// What an operand's values are. All that is wrong with it is reported.
-    pub(crate) fn operand(&self, operand: &Operand, report: &mut Vec<Diagnostic>) -> Option<Type<'a>> {
+    pub(crate) fn operand(&self, operand: &Operand<'_>, report: &mut Vec<Diagnostic>) -> Option<Type<'a>> {
         match operand {
             Operand::Field(field) => match self.info(field) {
                 Ok((info, found)) => {
@@ -166,7 +166,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn transform(&self, transform: &Transform, report: &mut Vec<Diagnostic>) -> Option<Type<'a>> {
+    fn transform(&self, transform: &Transform<'_>, report: &mut Vec<Diagnostic>) -> Option<Type<'a>> {
         let name = transform.transformer.word();
         let before = report.len();
         let types: Vec<Option<Type<'a>>> =
@@ -241,7 +241,7 @@ impl<'a> Resolver<'a> {
         (!report.iter().skip(before).any(Diagnostic::is_error)).then_some(result)
     }
 
-    fn argument(&self, argument: &Argument, of: &Transform, report: &mut Vec<Diagnostic>) -> Option<Type<'a>> {
+    fn argument(&self, argument: &Argument<'_>, of: &Transform<'_>, report: &mut Vec<Diagnostic>) -> Option<Type<'a>> {
         match argument {
             Argument::Text(_) | Argument::Number(_) => Some(Type::of(Kind::Text, "CHARBUF")),
             Argument::List(items, span) => {
@@ -275,7 +275,7 @@ impl<'a> Resolver<'a> {
     }
 }
 
-fn deprecated(field: &Field, info: &FieldInfo) -> Diagnostic {
+fn deprecated(field: &Field<'_>, info: &FieldInfo) -> Diagnostic {
     let help = match &*info.name {
         "evt.dir" => "`evt.dir = <` always holds and `evt.dir = >` never does: leave it out",
         _ => NO_LONGER,
@@ -287,7 +287,12 @@ fn deprecated(field: &Field, info: &FieldInfo) -> Diagnostic {
 pub(crate) const NO_LONGER: &str = "it will be removed, or is no longer filled";
 
 /// Checks what stands in brackets behind a field.
-fn argument_of(field: &Field, info: &FieldInfo, suffix: Option<&str>, argument: &Word) -> Result<(), Diagnostic> {
+fn argument_of(
+    field: &Field<'_>,
+    info: &FieldInfo,
+    suffix: Option<&str>,
+    argument: &Word<'_>,
+) -> Result<(), Diagnostic> {
     let wrong = |message: String| Diagnostic::invalid(Code::FieldArgument, argument.span, message);
     let text = &*argument.text;
     let own = &info.argument;

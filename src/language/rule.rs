@@ -43,9 +43,9 @@ pub struct RuleText<'a> {
 
 /// What there is to say about a rule.
 #[derive(Clone, Debug, Default)]
-pub struct Checked {
+pub struct Checked<'a> {
     /// The condition with its exceptions, in which lists and macros have their names; [`Checked::expanded`] puts them in.
-    pub tree: Option<Expr>,
+    pub tree: Option<Expr<'a>>,
     /// Operators, checks and values of the condition and its exceptions, once lists and macros of the namespace are in it.
     pub nodes: usize,
     /// The condition for Falco: as written where that means the same, with lists and macros of the namespace in the place
@@ -61,11 +61,11 @@ pub struct Checked {
     pub uses: Uses,
 }
 
-impl Checked {
+impl<'a> Checked<'a> {
     /// The condition with lists and macros of the namespace and with exceptions in it. Base macros are named in it, base
     /// lists too. The arguments are those that the rule was checked with.
     #[must_use]
-    pub fn expanded(&self, definitions: &Definitions, catalog: &Catalog) -> Option<Expr> {
+    pub fn expanded(&self, definitions: &Definitions, catalog: &Catalog) -> Option<Expr<'a>> {
         self.tree.clone().map(|tree| definitions.expand(tree, catalog))
     }
 
@@ -76,7 +76,7 @@ impl Checked {
         let mut found = BTreeMap::new();
         let Some(tree) = self.expanded(definitions, catalog) else { return found };
         tree.each_check(&mut |check| {
-            let mut add = |field: &Field| {
+            let mut add = |field: &Field<'_>| {
                 for name in [&*field.name, catalogued(catalog, &field.name)] {
                     let place = found.entry(name.to_owned()).or_insert(field.span);
                     if *place == Span::default() {
@@ -122,7 +122,7 @@ const PRIORITIES: [&str; 9] =
 
 /// Checks a rule with the lists and macros of its namespace, against what an installation offers.
 #[must_use]
-pub fn check_rule(rule: &RuleText<'_>, definitions: &Definitions, catalog: &Catalog) -> Checked {
+pub fn check_rule<'a>(rule: &RuleText<'a>, definitions: &Definitions, catalog: &Catalog) -> Checked<'a> {
     let mut checked = check_condition(rule, definitions, catalog);
     let source = rule.source.unwrap_or(SYSCALL);
     name(rule.name, &mut checked.diagnostics);
@@ -140,7 +140,7 @@ pub fn check_rule(rule: &RuleText<'_>, definitions: &Definitions, catalog: &Cata
 
 /// Checks the condition of a rule alone, with its exceptions.
 #[must_use]
-pub fn check_condition(rule: &RuleText<'_>, definitions: &Definitions, catalog: &Catalog) -> Checked {
+pub fn check_condition<'a>(rule: &RuleText<'a>, definitions: &Definitions, catalog: &Catalog) -> Checked<'a> {
     let source = rule.source.unwrap_or(SYSCALL);
     let parsed = parse(rule.condition);
     let mut checked = Checked { diagnostics: parsed.diagnostics, ..Checked::default() };
@@ -362,7 +362,7 @@ pub(crate) fn tags(tags: &[String], report: &mut Vec<Diagnostic>) {
 
 /// The base lists that a tree names.
 #[must_use]
-pub fn base_lists(tree: &Expr) -> Vec<&str> {
+pub fn base_lists<'t>(tree: &'t Expr<'_>) -> Vec<&'t str> {
     let mut names = vec![];
     tree.each_check(&mut |check| {
         if let Rhs::List(list) = &check.rhs {

@@ -1,5 +1,7 @@
 //! The lexer: Falco's has no tokens, each place of the grammar tries what it can take.
 
+use std::borrow::Cow;
+
 use super::diagnostic::Span;
 
 /// A place in a text.
@@ -286,12 +288,12 @@ impl<'a> Scanner<'a> {
     /// A quoted text without quotes and escapes; `None` where no quote stands here.
     // In place, that there is none, as mostly, takes no call.
     #[inline]
-    pub(crate) fn quoted(&mut self) -> Option<Result<String, QuoteError>> {
+    pub(crate) fn quoted(&mut self) -> Option<Result<Cow<'a, str>, QuoteError>> {
         let quote = self.peek().filter(|byte| matches!(byte, b'"' | b'\''))?;
         Some(self.quoted_by(quote))
     }
 
-    fn quoted_by(&mut self, quote: u8) -> Result<String, QuoteError> {
+    fn quoted_by(&mut self, quote: u8) -> Result<Cow<'a, str>, QuoteError> {
         let bytes = self.text.as_bytes();
         let start = self.at + 1;
         let mut end = start;
@@ -312,7 +314,10 @@ impl<'a> Scanner<'a> {
     }
 }
 
-fn unescape(inner: &str, quote: u8, start: usize) -> Result<String, QuoteError> {
+fn unescape(inner: &str, quote: u8, start: usize) -> Result<Cow<'_, str>, QuoteError> {
+    if !inner.contains('\\') {
+        return Ok(inner.into());
+    }
     let mut text = String::with_capacity(inner.len());
     let mut chars = inner.char_indices();
     while let Some((at, c)) = chars.next() {
@@ -334,7 +339,7 @@ fn unescape(inner: &str, quote: u8, start: usize) -> Result<String, QuoteError> 
             None => return Err(QuoteError::Open),
         });
     }
-    Ok(text)
+    Ok(text.into())
 }
 
 #[cfg(test)]
@@ -364,7 +369,7 @@ mod tests {
             ("'a\0'", Err(QuoteError::Open)),
             (r#""é\n""#, Ok("é\n".to_owned())),
         ] {
-            assert_eq!(Scanner::new(text).quoted(), Some(value), "{text}");
+            assert_eq!(Scanner::new(text).quoted(), Some(value.map(Cow::from)), "{text}");
         }
         assert_eq!(Scanner::new("a").quoted(), None);
     }

@@ -14,7 +14,7 @@ use super::tree::{Check, Expr, Rhs, ValueKind, ValueList};
 /// many levels of parentheses. `None` where it can't be had from the text, or would be longer than the limit.
 pub(crate) fn splice(
     text: &str,
-    (tree, nesting): (&Expr, usize),
+    (tree, nesting): (&Expr<'_>, usize),
     (definitions, catalog): (&Definitions, &Catalog),
     limit: usize,
 ) -> Option<Written> {
@@ -70,7 +70,7 @@ impl Splicer<'_> {
         Some(())
     }
 
-    fn expr(&mut self, expr: &Expr, of: ExprKind) -> Option<()> {
+    fn expr(&mut self, expr: &Expr<'_>, of: ExprKind) -> Option<()> {
         match expr {
             Expr::And(parts) | Expr::Or(parts) => parts.iter().try_for_each(|part| self.expr(part, expr.kind())),
             Expr::Not(inner) => self.expr(inner, ExprKind::Not),
@@ -83,7 +83,7 @@ impl Splicer<'_> {
         }
     }
 
-    fn list(&mut self, list: &ValueList) -> Option<()> {
+    fn list(&mut self, list: &ValueList<'_>) -> Option<()> {
         let mut bare = list.values.iter().filter(|value| value.kind == ValueKind::Bare);
         bare.try_for_each(|value| {
             if let Some(own) = self.definitions.list(&value.text) {

@@ -1,6 +1,6 @@
 //! The tree of a condition.
 
-use smol_str::SmolStr;
+use std::borrow::Cow;
 
 use super::diagnostic::Span;
 
@@ -8,33 +8,33 @@ use super::diagnostic::Span;
 ///
 /// The parser never makes a tree deeper than a few hundred levels, so walks over it may recurse.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Expr {
+pub enum Expr<'a> {
     /// All of at least two hold.
-    And(Vec<Expr>),
+    And(Vec<Expr<'a>>),
     /// One of at least two holds.
-    Or(Vec<Expr>),
+    Or(Vec<Expr<'a>>),
     /// It does not hold.
-    Not(Box<Expr>),
+    Not(Box<Expr<'a>>),
     /// An event is compared with something.
-    Check(Check),
+    Check(Check<'a>),
     /// The macro of this name.
-    Macro(Word),
+    Macro(Word<'a>),
 }
 
 /// A word and where it stands.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Word {
+pub struct Word<'a> {
     /// The word.
-    pub text: SmolStr,
+    pub text: Cow<'a, str>,
     /// Where it stands.
     pub span: Span,
 }
 
 /// A comparison: `proc.name in (bash, sh)`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Check {
+pub struct Check<'a> {
     /// What of the event is compared.
-    pub operand: Operand,
+    pub operand: Operand<'a>,
     /// How.
     pub op: Op,
     /// Where the operator stands.
@@ -42,75 +42,75 @@ pub struct Check {
     /// How many of the values must hold, where that is said.
     pub modifier: Option<Modifier>,
     /// With what.
-    pub rhs: Rhs,
+    pub rhs: Rhs<'a>,
     /// Where the whole stands.
     pub span: Span,
 }
 
 /// What stands left of an operator, or right of it: a field, or what is made of one.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Operand {
+pub enum Operand<'a> {
     /// A field.
-    Field(Field),
+    Field(Field<'a>),
     /// What a transformer makes of its arguments.
-    Transform(Box<Transform>),
+    Transform(Box<Transform<'a>>),
 }
 
 /// A field of an event: `proc.aname[2]`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Field {
+pub struct Field<'a> {
     /// Its name, such as `proc.aname`.
-    pub name: SmolStr,
+    pub name: Cow<'a, str>,
     /// Its argument.
-    pub argument: Option<Box<Word>>,
+    pub argument: Option<Box<Word<'a>>>,
     /// Where it stands.
     pub span: Span,
 }
 
 /// A transformer and what it is applied to: `tolower(proc.name)`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Transform {
+pub struct Transform<'a> {
     /// Which.
     pub transformer: Transformer,
     /// What it is applied to.
-    pub arguments: Vec<Argument>,
+    pub arguments: Vec<Argument<'a>>,
     /// What stands in brackets behind it: `getopt(proc.args, "o:")[o]`.
-    pub index: Option<Word>,
+    pub index: Option<Word<'a>>,
     /// Where it stands.
     pub span: Span,
 }
 
 /// What a transformer is applied to.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Argument {
+pub enum Argument<'a> {
     /// A field, or what another transformer makes.
-    Operand(Operand),
+    Operand(Operand<'a>),
     /// A number, as written.
-    Number(Word),
+    Number(Word<'a>),
     /// A quoted text, without its quotes.
-    Text(Word),
+    Text(Word<'a>),
     /// Several in parentheses, with no list among them.
-    List(Vec<Argument>, Span),
+    List(Vec<Argument<'a>>, Span),
 }
 
 /// What an event is compared with.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Rhs {
+pub enum Rhs<'a> {
     /// Nothing: `exists`.
     Nothing,
     /// One value.
-    Value(Value),
+    Value(Value<'a>),
     /// Several.
-    List(ValueList),
+    List(ValueList<'a>),
     /// Another field of the event: `val(proc.pname)`, `tolower(proc.pname)`.
-    Operand(Operand),
+    Operand(Operand<'a>),
 }
 
 /// Values in parentheses, or a lone word in their place.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ValueList {
+pub struct ValueList<'a> {
     /// The values.
-    pub values: Vec<Value>,
+    pub values: Vec<Value<'a>>,
     /// Whether parentheses stand around them.
     pub parentheses: bool,
     /// Where they stand.
@@ -119,9 +119,9 @@ pub struct ValueList {
 
 /// A constant.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Value {
+pub struct Value<'a> {
     /// The text, without quotes and escapes.
-    pub text: SmolStr,
+    pub text: Cow<'a, str>,
     /// How it is written.
     pub kind: ValueKind,
     /// Where it stands.
@@ -267,7 +267,7 @@ words! {
     }
 }
 
-impl Expr {
+impl<'a> Expr<'a> {
     /// All of these; the one itself where there is but one. `None` where there is none.
     #[must_use]
     pub fn all(mut parts: Vec<Self>) -> Option<Self> {
@@ -288,7 +288,7 @@ impl Expr {
 
     /// `field = value`, whatever the value holds.
     #[must_use]
-    pub fn equals(field: &str, value: &str) -> Self {
+    pub fn equals(field: &'a str, value: &'a str) -> Self {
         let span = Span::default();
         Self::Check(Check {
             operand: Operand::Field(Field { name: field.into(), argument: None, span }),
@@ -303,7 +303,7 @@ impl Expr {
     /// Confines the condition to the events of a namespace: `field = namespace and (condition)`. What is confined is the
     /// tree, so no text in it can get out.
     #[must_use]
-    pub fn wrap(self, field: &str, namespace: &str) -> Self {
+    pub fn wrap(self, field: &'a str, namespace: &'a str) -> Self {
         Self::And(vec![Self::equals(field, namespace), self])
     }
 
@@ -347,7 +347,7 @@ impl Expr {
 
     /// What comes in its place where it is nothing but the name of a macro, by the macros' trees; else itself. A chain of
     /// names is followed to its end.
-    pub(crate) fn meant<'e>(&'e self, tree_of: impl Fn(&str) -> Option<&'e Self>) -> &'e Self {
+    pub(crate) fn meant<'e>(&'e self, tree_of: impl Fn(&str) -> Option<&'e Expr<'static>>) -> &'e Expr<'a> {
         let mut expr = self;
         while let Self::Macro(word) = expr
             && let Some(tree) = tree_of(&word.text)
@@ -358,7 +358,7 @@ impl Expr {
     }
 
     /// Calls back for each check, in order.
-    pub fn each_check<'a>(&'a self, f: &mut impl FnMut(&'a Check)) {
+    pub fn each_check<'e>(&'e self, f: &mut impl FnMut(&'e Check<'a>)) {
         match self {
             Self::And(parts) | Self::Or(parts) => parts.iter().for_each(|part| part.each_check(f)),
             Self::Not(inner) => inner.each_check(f),
@@ -368,12 +368,25 @@ impl Expr {
     }
 
     /// Calls back for each macro that is referred to, in order.
-    pub fn each_macro<'a>(&'a self, f: &mut impl FnMut(&'a Word)) {
+    pub fn each_macro<'e>(&'e self, f: &mut impl FnMut(&'e Word<'a>)) {
         match self {
             Self::And(parts) | Self::Or(parts) => parts.iter().for_each(|part| part.each_macro(f)),
             Self::Not(inner) => inner.each_macro(f),
             Self::Check(_) => {}
             Self::Macro(word) => f(word),
+        }
+    }
+
+    /// The same tree for longer than the text that it was read from.
+    #[must_use]
+    pub fn into_owned(self) -> Expr<'static> {
+        let all = |parts: Vec<Self>| parts.into_iter().map(Self::into_owned).collect();
+        match self {
+            Self::And(parts) => Expr::And(all(parts)),
+            Self::Or(parts) => Expr::Or(all(parts)),
+            Self::Not(inner) => Expr::Not(Box::new(inner.into_owned())),
+            Self::Check(check) => Expr::Check(check.into_owned()),
+            Self::Macro(word) => Expr::Macro(word.into_owned()),
         }
     }
 
@@ -394,7 +407,31 @@ impl Expr {
     }
 }
 
-impl Check {
+/// A text that outlives what it was read from.
+fn owned(text: Cow<'_, str>) -> Cow<'static, str> {
+    Cow::Owned(text.into_owned())
+}
+
+impl Word<'_> {
+    fn into_owned(self) -> Word<'static> {
+        Word { text: owned(self.text), span: self.span }
+    }
+}
+
+impl Check<'_> {
+    fn into_owned(self) -> Check<'static> {
+        let Self { operand, op, op_span, modifier, rhs, span } = self;
+        let rhs = match rhs {
+            Rhs::Nothing => Rhs::Nothing,
+            Rhs::Value(value) => Rhs::Value(value.into_owned()),
+            Rhs::List(ValueList { values, parentheses, span }) => {
+                Rhs::List(ValueList { values: values.into_iter().map(Value::into_owned).collect(), parentheses, span })
+            }
+            Rhs::Operand(operand) => Rhs::Operand(operand.into_owned()),
+        };
+        Check { operand: operand.into_owned(), op, op_span, modifier, rhs, span }
+    }
+
     pub(crate) fn unplace(&mut self) {
         self.span = Span::default();
         self.op_span = Span::default();
@@ -411,7 +448,7 @@ impl Check {
     }
 }
 
-impl Operand {
+impl<'a> Operand<'a> {
     /// Where it stands.
     #[must_use]
     pub fn span(&self) -> Span {
@@ -422,10 +459,29 @@ impl Operand {
     }
 
     /// Calls back for each field in it.
-    pub fn each_field<'a>(&'a self, f: &mut impl FnMut(&'a Field)) {
+    pub fn each_field<'e>(&'e self, f: &mut impl FnMut(&'e Field<'a>)) {
         match self {
             Self::Field(field) => f(field),
             Self::Transform(transform) => transform.arguments.iter().for_each(|argument| argument.each_field(f)),
+        }
+    }
+
+    fn into_owned(self) -> Operand<'static> {
+        match self {
+            Self::Field(Field { name, argument, span }) => {
+                let argument = argument.map(|word| Box::new(word.into_owned()));
+                Operand::Field(Field { name: owned(name), argument, span })
+            }
+            Self::Transform(transform) => {
+                let Transform { transformer, arguments, index, span } = *transform;
+                let arguments = arguments.into_iter().map(Argument::into_owned).collect();
+                Operand::Transform(Box::new(Transform {
+                    transformer,
+                    arguments,
+                    index: index.map(Word::into_owned),
+                    span,
+                }))
+            }
         }
     }
 
@@ -444,7 +500,7 @@ impl Operand {
     }
 }
 
-impl Argument {
+impl<'a> Argument<'a> {
     /// Where it stands.
     #[must_use]
     pub fn span(&self) -> Span {
@@ -455,11 +511,20 @@ impl Argument {
         }
     }
 
-    fn each_field<'a>(&'a self, f: &mut impl FnMut(&'a Field)) {
+    fn each_field<'e>(&'e self, f: &mut impl FnMut(&'e Field<'a>)) {
         match self {
             Self::Operand(operand) => operand.each_field(f),
             Self::Number(_) | Self::Text(_) => {}
             Self::List(items, _) => items.iter().for_each(|item| item.each_field(f)),
+        }
+    }
+
+    fn into_owned(self) -> Argument<'static> {
+        match self {
+            Self::Operand(operand) => Argument::Operand(operand.into_owned()),
+            Self::Number(word) => Argument::Number(word.into_owned()),
+            Self::Text(word) => Argument::Text(word.into_owned()),
+            Self::List(items, span) => Argument::List(items.into_iter().map(Self::into_owned).collect(), span),
         }
     }
 
@@ -475,11 +540,16 @@ impl Argument {
     }
 }
 
-impl Value {
+impl<'a> Value<'a> {
     /// The value for a text, written as people do: without quotes where that is plainly the same.
     #[must_use]
-    pub fn of(text: &str) -> Self {
+    pub fn of(text: &'a str) -> Self {
         let kind = if super::print::is_plain(text) { ValueKind::Bare } else { ValueKind::Quoted };
         Self { text: text.into(), kind, span: Span::default() }
+    }
+
+    /// The same value for longer than the text that it was read from.
+    pub(crate) fn into_owned(self) -> Value<'static> {
+        Value { text: owned(self.text), kind: self.kind, span: self.span }
     }
 }

@@ -176,7 +176,12 @@ impl<'a> Judge<'a> {
     }
 
     /// Checks the rule against one catalogue and policy. With a tree, that is what Falco is to read instead of the rule's.
-    fn check(&self, rule: &FileRule<'_>, rule_text: &RuleText<'_>, view: &View<'_>) -> (Checked, Option<Expr>) {
+    fn check<'t>(
+        &'t self,
+        rule: &FileRule<'_>,
+        rule_text: &RuleText<'t>,
+        view: &View<'_>,
+    ) -> (Checked<'t>, Option<Expr<'t>>) {
         let mut checked = check_rule(rule_text, &view.definitions, view.catalog);
         let against = (&view.definitions, view.catalog);
         checked.diagnostics.extend(allowed::check(rule, &checked, self.settings, against));
@@ -288,7 +293,7 @@ fn condition(good: &mut [(&View<'_>, &mut (Checked, Option<Expr>))]) -> Result<S
 }
 
 /// Whether this is `field = namespace`, in quotes or not.
-fn is_guard(expr: &Expr, field: &str, namespace: &str) -> bool {
+fn is_guard(expr: &Expr<'_>, field: &str, namespace: &str) -> bool {
     let Expr::Check(Check { operand: Operand::Field(own), op: Op::Eq, modifier: None, rhs: Rhs::Value(value), .. }) =
         expr
     else {

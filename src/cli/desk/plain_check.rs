@@ -19,7 +19,7 @@ pub struct Verdict {
     /// What is wrong, by kind, item and place.
     pub mistakes: Vec<Mistake>,
     /// The condition of each rule with everything in it, where Falco can put it together.
-    pub expanded: Vec<Option<Expr>>,
+    pub expanded: Vec<Option<Expr<'static>>>,
 }
 
 /// Checks all items that were read from the files.

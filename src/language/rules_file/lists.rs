@@ -162,7 +162,8 @@ fn hazard(item: &str) -> Option<Diagnostic> {
     }
     let meant = item_value(item);
     let text = pasted_item(item);
-    let read = match parse(&format!("x.x in ({text})")).tree {
+    let condition = format!("x.x in ({text})");
+    let read = match parse(&condition).tree {
         Some(crate::language::Expr::Check(check)) => match check.rhs {
             Rhs::List(list) => Some(list.values),
             _ => None,

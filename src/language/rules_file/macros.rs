@@ -25,7 +25,7 @@ struct Macro<'a> {
     order: Order,
     pasted: Pasted,
     /// `None` where it can't be read.
-    tree: Option<Expr>,
+    tree: Option<Expr<'static>>,
     /// The macros that are named in it.
     needs: Vec<usize>,
     /// The latest first definition of those that it needs, directly or not.
@@ -62,20 +62,21 @@ impl<'a> Macros<'a> {
             let pasted = lists.paste(item.text.condition, report);
             lists.hazards(item.text.condition, &pasted, report);
             let parsed = parse(&pasted.text);
+            let tree = parsed.tree.map(Expr::into_owned);
             report.extend(parsed.diagnostics.into_iter().map(|mut finding| {
                 finding.span = pasted.original(finding.span);
                 finding
             }));
             let mut needs = vec![];
-            if let Some(tree) = &parsed.tree {
+            if let Some(tree) = &tree {
                 tree.each_macro(&mut |word| needs.extend(made.by_name.get(&*word.text)));
             }
             made.all.push(Macro {
                 name,
                 order: item.order,
                 pasted,
-                broken: parsed.tree.is_none(),
-                tree: parsed.tree,
+                broken: tree.is_none(),
+                tree,
                 needs,
                 latest: 0,
                 size: Size::default(),
@@ -104,7 +105,7 @@ impl<'a> Macros<'a> {
             };
             let mut span = None;
             if let Some(tree) = &own.tree {
-                let in_loop = |word: &Word| self.by_name.get(&*word.text).is_some_and(|need| loops.contains(need));
+                let in_loop = |word: &Word<'_>| self.by_name.get(&*word.text).is_some_and(|need| loops.contains(need));
                 tree.each_macro(&mut |word| span = span.or(in_loop(word).then_some(word.span)));
             }
             findings[index].push(Diagnostic::invalid(Code::MacroLoop, self.place(index, span), message));
@@ -148,7 +149,7 @@ impl<'a> Macros<'a> {
     }
 
     /// What is wrong with a reference to a macro; `within` is the macro that makes it, `None` where a rule does.
-    fn reference(&self, word: &Word, within: Option<&Macro<'_>>, lists: &Lists<'_>) -> Option<Diagnostic> {
+    fn reference(&self, word: &Word<'_>, within: Option<&Macro<'_>>, lists: &Lists<'_>) -> Option<Diagnostic> {
         let name = &*word.text;
         let invalid = |message: String| Diagnostic::invalid(Code::UnknownMacro, word.span, message);
         if let Some(index) = self.by_name.get(name) {
@@ -178,7 +179,7 @@ impl<'a> Macros<'a> {
     /// findings, what is wrong with the references to the rule's. Says whether Falco can put the condition together.
     pub(super) fn of_rule(
         &mut self,
-        tree: &Expr,
+        tree: &Expr<'_>,
         source: &str,
         lists: &Lists<'_>,
         findings: &mut [Vec<Diagnostic>],
@@ -225,14 +226,14 @@ impl<'a> Macros<'a> {
     }
 
     /// What a condition comes to with its macros in it.
-    pub(super) fn size(&self, tree: &Expr) -> Size {
-        let of_macro = |word: &Word| self.by_name.get(&*word.text).map(|index| self.all[*index].size);
+    pub(super) fn size(&self, tree: &Expr<'_>) -> Size {
+        let of_macro = |word: &Word<'_>| self.by_name.get(&*word.text).map(|index| self.all[*index].size);
         size_of(tree, &of_macro)
     }
 
     /// The condition with its macros in it. To be called only within the limits.
-    pub(super) fn expand(&self, expr: &Expr) -> Expr {
-        let each = |parts: &[Expr]| parts.iter().map(|part| self.expand(part)).collect();
+    pub(super) fn expand<'e>(&self, expr: &Expr<'e>) -> Expr<'e> {
+        let each = |parts: &[Expr<'e>]| parts.iter().map(|part| self.expand(part)).collect();
         match expr {
             Expr::And(parts) => Expr::And(each(parts)),
             Expr::Or(parts) => Expr::Or(each(parts)),

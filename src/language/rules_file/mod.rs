@@ -63,7 +63,7 @@ pub struct FileFindings {
     pub rules: Vec<Vec<Diagnostic>>,
     /// The condition of each rule with macros, lists and exceptions in it; `None` where Falco can't read it, or where it
     /// comes to more than the limits allow.
-    pub expanded: Vec<Option<Expr>>,
+    pub expanded: Vec<Option<Expr<'static>>>,
 }
 
 impl FileFindings {

@@ -20,7 +20,7 @@ pub(super) fn check(
     macros: &mut Macros<'_>,
     macro_findings: &mut [Vec<Diagnostic>],
     report: &mut Vec<Diagnostic>,
-) -> Option<Expr> {
+) -> Option<Expr<'static>> {
     let text = &file_rule.text;
     let catalog = lists.catalog;
     let source = text.source.unwrap_or(SYSCALL);
@@ -101,7 +101,7 @@ pub(super) fn check(
         let types = events::types(Definitions::default().possible(&expanded, catalog));
         rule::warn_if_broad(text, types, report);
     }
-    Some(expanded)
+    Some(expanded.into_owned())
 }
 
 /// A condition with the text of exceptions behind it.
@@ -239,8 +239,8 @@ fn exception_fields(rule: &FileRule<'_>, source: &str, lists: &Lists<'_>, report
 /// Whether Falco reads the values of exceptions as values, and not as a part of the condition.
 fn exceptions_are_read(
     condition: &str,
-    excepted: &[(u32, Expr)],
-    tree: &Expr,
+    excepted: &[(u32, Expr<'_>)],
+    tree: &Expr<'_>,
     lists: &mut Lists<'_>,
     report: &mut Vec<Diagnostic>,
 ) {

@@ -5,7 +5,7 @@ use crate::language::{
     FileMacro, FileRule, ListText, MacroText, Order, Part, RuleText, Words, check_file, check_rule, limits, parse,
 };
 
-fn with_catalog(rule: &RuleText<'_>, catalog: &Catalog) -> Checked {
+fn with_catalog<'t>(rule: &RuleText<'t>, catalog: &Catalog) -> Checked<'t> {
     let rule = RuleText {
         name: if rule.name.is_empty() { "r" } else { rule.name },
         condition: if rule.condition.is_empty() { "evt.type = open" } else { rule.condition },
@@ -16,7 +16,7 @@ fn with_catalog(rule: &RuleText<'_>, catalog: &Catalog) -> Checked {
     check_rule(&rule, &Definitions::default(), catalog)
 }
 
-fn check(rule: &RuleText<'_>) -> Checked {
+fn check<'t>(rule: &RuleText<'t>) -> Checked<'t> {
     with_catalog(rule, Catalog::falco())
 }
 
@@ -258,7 +258,8 @@ fn what_falco_puts_in_itself_counts_too() {
     let catalog = Catalog::new(data);
     for (one, most) in [("big", 150), ("proc.name in (many)", 15)] {
         let of = |count: usize| format!("evt.type = open and ({})", vec![one; count].join(" or "));
-        let checked = with_catalog(&RuleText { condition: &of(most), ..RuleText::default() }, &catalog);
+        let condition = of(most);
+        let checked = with_catalog(&RuleText { condition: &condition, ..RuleText::default() }, &catalog);
         assert!(checked.is_accepted(), "{one}: {:?}", checked.diagnostics);
         let found = error(&with_catalog(&RuleText { condition: &of(most * 2), ..RuleText::default() }, &catalog), one);
         assert_eq!((found.class, found.code), (Class::Unsafe, Code::Expansion), "{found:?}");

@@ -16,7 +16,7 @@ fn span() -> Span {
     Span::default()
 }
 
-fn word(text: &str) -> Word {
+fn word(text: String) -> Word<'static> {
     Word { text: text.into(), span: span() }
 }
 
@@ -26,11 +26,11 @@ fn any_text() -> impl Strategy<Value = String> {
         .prop_map(|text| text.replace('\0', ""))
 }
 
-fn field() -> impl Strategy<Value = Field> {
+fn field() -> impl Strategy<Value = Field<'static>> {
     let argument = prop_oneof![3 => Just(None), 1 => any_text().prop_map(Some)];
     ("[a-z]{1,6}(\\.[a-z][a-z_0-9]{0,5}){1,2}", argument).prop_map(|(name, argument)| Field {
         name: name.into(),
-        argument: argument.map(|text| Box::new(word(&text))),
+        argument: argument.map(|text| Box::new(word(text))),
         span: span(),
     })
 }
@@ -39,11 +39,11 @@ fn number() -> impl Strategy<Value = String> {
     "(0x[0-9a-f]{1,4}|[+-]?[0-9]{1,5}(\\.[0-9]{0,3})?(e[+-][0-9]{1,2})?)"
 }
 
-fn argument(operand: BoxedStrategy<Operand>) -> impl Strategy<Value = Argument> {
+fn argument(operand: BoxedStrategy<Operand<'static>>) -> impl Strategy<Value = Argument<'static>> {
     let item = prop_oneof![
         operand.prop_map(Argument::Operand),
-        number().prop_map(|text| Argument::Number(word(&text))),
-        any_text().prop_map(|text| Argument::Text(word(&text))),
+        number().prop_map(|text| Argument::Number(word(text))),
+        any_text().prop_map(|text| Argument::Text(word(text))),
     ]
     .boxed();
     prop_oneof![
@@ -52,7 +52,7 @@ fn argument(operand: BoxedStrategy<Operand>) -> impl Strategy<Value = Argument> 
     ]
 }
 
-fn operand() -> BoxedStrategy<Operand> {
+fn operand() -> BoxedStrategy<Operand<'static>> {
     let leaf = field().prop_map(Operand::Field).boxed();
     leaf.prop_recursive(3, 12, 3, |inner| {
         let transformer = 1..Transformer::ALL.len();
@@ -62,7 +62,7 @@ fn operand() -> BoxedStrategy<Operand> {
                 Operand::Transform(Box::new(Transform {
                     transformer: Transformer::ALL[transformer],
                     arguments,
-                    index: index.map(|text| word(&text)),
+                    index: index.map(|text| word(text)),
                     span: span(),
                 }))
             },
@@ -71,7 +71,7 @@ fn operand() -> BoxedStrategy<Operand> {
     .boxed()
 }
 
-fn value() -> impl Strategy<Value = Value> {
+fn value() -> impl Strategy<Value = Value<'static>> {
     prop_oneof![
         any_text().prop_map(|text| Value { text: text.into(), kind: ValueKind::Quoted, span: span() }),
         "[^()\"'\\s=,\0\u{8}][^()\"'\\s=,\0]{0,7}".prop_map(|text| Value {
@@ -82,7 +82,7 @@ fn value() -> impl Strategy<Value = Value> {
     ]
 }
 
-fn list() -> impl Strategy<Value = ValueList> {
+fn list() -> impl Strategy<Value = ValueList<'static>> {
     prop_oneof![
         3 => proptest::collection::vec(value(), 0..4)
             .prop_map(|values| ValueList { values, parentheses: true, span: span() }),
@@ -94,7 +94,7 @@ fn list() -> impl Strategy<Value = ValueList> {
     ]
 }
 
-fn right() -> impl Strategy<Value = Operand> {
+fn right() -> impl Strategy<Value = Operand<'static>> {
     let val = field().prop_map(|field| {
         Operand::Transform(Box::new(Transform {
             transformer: Transformer::Val,
@@ -107,7 +107,7 @@ fn right() -> impl Strategy<Value = Operand> {
     prop_oneof![val, transform]
 }
 
-fn check() -> impl Strategy<Value = Expr> {
+fn check() -> impl Strategy<Value = Expr<'static>> {
     let right_side = (0..Op::ALL.len(), 0..Modifier::ALL.len(), any::<u8>(), list(), value(), number(), right());
     (operand(), right_side).prop_map(|(operand, (op, modifier, choice, list, value, number, right))| {
         let op = Op::ALL[op];
@@ -127,8 +127,8 @@ fn check() -> impl Strategy<Value = Expr> {
     })
 }
 
-fn tree() -> impl Strategy<Value = Expr> {
-    let leaf = prop_oneof![4 => check(), 1 => "m[a-z_0-9]{0,6}".prop_map(|name| Expr::Macro(word(&name)))];
+fn tree() -> impl Strategy<Value = Expr<'static>> {
+    let leaf = prop_oneof![4 => check(), 1 => "m[a-z_0-9]{0,6}".prop_map(|name| Expr::Macro(word(name)))];
     leaf.prop_recursive(6, 40, 4, |inner| {
         prop_oneof![
             proptest::collection::vec(inner.clone(), 2..4).prop_map(Expr::And),
