@@ -1,8 +1,7 @@
 //! What nodes offer to rules, and whether a rule that they load ever runs there.
 
-use super::file_rule::FileRule;
-use crate::api::{CatalogField, FalcoCatalogSpec, Priority};
-use crate::language::{Catalog, CatalogData, FieldData};
+use crate::api::{CatalogField, FalcoCatalogSpec, FalcoRuleSpec, Priority};
+use crate::language::{Catalog, CatalogData, FieldData, SYSCALL};
 
 /// The catalogue that agents published as a `FalcoCatalog`.
 #[must_use]
@@ -32,23 +31,24 @@ pub fn catalog(spec: &FalcoCatalogSpec) -> Catalog {
     })
 }
 
-/// Why a Falco with this catalogue would load the rule and never run it; `None` where it would run.
-pub(super) fn why_not_running(rule: &FileRule<'_>, catalog: &Catalog) -> Option<String> {
-    if !catalog.has_source(rule.source()) {
-        return Some(format!("no source `{}` is loaded", rule.source()));
+/// Why a Falco with this catalogue would load the rule under that name and never run it; `None` where it would run.
+pub(super) fn why_not_running(rule: &FalcoRuleSpec, name: &str, catalog: &Catalog) -> Option<String> {
+    let source = rule.source.as_deref().unwrap_or(SYSCALL);
+    if !catalog.has_source(source) {
+        return Some(format!("no source `{source}` is loaded"));
     }
     let least = Priority::level_of(catalog.priority());
-    if let (Some(least), Some(level)) = (least, rule.level())
+    if let (Some(least), Some(level)) = (least, rule.priority.level())
         && level > least
     {
-        let name = catalog.priority().to_ascii_uppercase();
-        return Some(format!("falco.yaml's `priority` is {name}, and the rule's {} is less severe", rule.priority));
+        let (least, own) = (catalog.priority().to_ascii_uppercase(), rule.priority.0.to_ascii_uppercase());
+        return Some(format!("falco.yaml's `priority` is {least}, and the rule's {own} is less severe"));
     }
     let decisive = catalog.selections().iter().rev().find_map(|selection| {
         let (enable, rest) = selection.split_once(' ')?;
         let (what, pattern) = rest.split_once(' ')?;
         let selected = match what {
-            "rule" => fits(pattern, &rule.rule),
+            "rule" => fits(pattern, name),
             "tag" => rule.tags.iter().any(|tag| tag == pattern),
             _ => false,
         };
@@ -101,12 +101,8 @@ mod tests {
 
     #[test]
     fn what_keeps_a_rule_from_running_is_named() {
-        let rule = FileRule {
-            rule: "ns/r".into(),
-            priority: "INFO".into(),
-            tags: vec!["t".into()].into(),
-            ..FileRule::default()
-        };
+        let spec = r#"{"rule": "r", "desc": "d", "condition": "c", "output": "o", "priority": "info", "tags": ["t"]}"#;
+        let rule: FalcoRuleSpec = serde_json::from_str(spec).unwrap();
         let with = |priority: &str, selections: &[&str]| {
             let selections = selections.iter().map(ToString::to_string).collect();
             catalog(&FalcoCatalogSpec {
@@ -124,12 +120,12 @@ mod tests {
             ("debug", &["disable rule *", "enable tag t"], None),
             ("debug", &["enable tag t", "disable rule other"], None),
         ] {
-            let why = why_not_running(&rule, &with(priority, selections));
+            let why = why_not_running(&rule, "ns/r", &with(priority, selections));
             assert_eq!(why.is_some(), words.is_some(), "{priority} {selections:?}");
             assert!(why.unwrap_or_default().contains(words.unwrap_or_default()));
         }
-        let audit = FileRule { source: Some("k8s_audit".into()), ..rule };
-        assert!(why_not_running(&audit, &with("", &[])).is_some_and(|why| why.contains("k8s_audit")));
+        let audit = FalcoRuleSpec { source: Some("k8s_audit".into()), ..rule };
+        assert!(why_not_running(&audit, "r", &with("", &[])).is_some_and(|why| why.contains("k8s_audit")));
     }
 
     #[test]

@@ -239,14 +239,19 @@ impl<'a> Judge<'a> {
         self.views.first().map(|view| view.definitions.unused(uses)).unwrap_or_default()
     }
 
-    /// Why the rule would be loaded and not run: on all nodes, or on some.
-    pub fn why_not_running(&self, rule: &FileRule<'_>, judged: &Judged) -> (Option<String>, Option<String>) {
+    /// Why the rule would be loaded under that name and not run: on all nodes, or on some.
+    pub fn why_not_running(
+        &self,
+        rule: &FalcoRuleSpec,
+        name: &str,
+        judged: &Judged,
+    ) -> (Option<String>, Option<String>) {
         let mut reasons = Vec::new();
         for (index, view) in self.views.iter().enumerate() {
             let why = if judged.left_out.contains(&index) {
                 Some("it uses a field that this Falco lacks, and asks to be left out then".to_owned())
             } else {
-                catalogs::why_not_running(rule, view.catalog)
+                catalogs::why_not_running(rule, name, view.catalog)
             };
             reasons.extend(why.map(|why| (why, view.catalog.falco_version())));
         }

@@ -12,6 +12,7 @@ mod message;
 mod names;
 mod policy;
 mod quota;
+mod size;
 mod snapshot;
 mod text;
 mod verdict;
@@ -163,47 +164,9 @@ pub fn render(input: &Input<'_>) -> Rendered {
     };
     let rules = candidates.into_iter().zip(claims).map(settle).collect();
     let file = BundleFile::new(items);
-    let bytes = size(&file);
+    let bytes = size::of(&file, MAX_FILE);
     let file = if bytes > MAX_FILE { Err(TooLarge { items: file.items, bytes, limit: MAX_FILE }) } else { Ok(file) };
     Rendered { file, rules, macros, lists }
-}
-
-/// The size of the file as a part of a bundle's JSON, or at least that size where even that is within the limit.
-fn size(file: &BundleFile) -> usize {
-    const ESCAPED: usize = r"\u0000".len();
-    // Names of keys, the generation, and signs between them come to far less than 256 bytes for each item.
-    let bytes: usize = file.items.iter().map(|item| item.name.len() + item.rule_name.len() + item.text.len()).sum();
-    let at_most = 256 * (file.items.len() + 1) + bytes * ESCAPED;
-    if at_most <= MAX_FILE {
-        return at_most;
-    }
-    let most = |text: &str| {
-        let escaped = text.bytes().filter(|byte| *byte < b' ' || matches!(byte, b'"' | b'\\')).count();
-        text.len() + escaped * (ESCAPED - 1)
-    };
-    let items = file.items.iter().map(|item| 256 + most(&item.name) + most(&item.rule_name) + most(&item.text));
-    let at_most = 256 + items.sum::<usize>();
-    if at_most <= MAX_FILE {
-        return at_most;
-    }
-    let mut counter = Counter(0);
-    // Neither the counter nor a struct of texts and numbers can fail to be written.
-    let _always = serde_json::to_writer(&mut counter, file);
-    counter.0
-}
-
-/// Counts what is written to it.
-struct Counter(usize);
-
-impl std::io::Write for Counter {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 impl<'a> Candidate<'a> {

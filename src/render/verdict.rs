@@ -1,6 +1,5 @@
 //! What is said about each item in the end.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::claims::Claim;
@@ -21,8 +20,7 @@ pub(super) fn settle(candidate: Candidate<'_>, claim: Claim, judge: &Judge<'_>) 
                 if rule_name != spec.rule {
                     text = FileRule::renamed(&text, &rule_name);
                 }
-                let rule = FileRule { rule: Cow::Borrowed(&rule_name), ..FileRule::of(spec) };
-                let not_running = judge.why_not_running(&rule, &judged);
+                let not_running = judge.why_not_running(spec, &rule_name, &judged);
                 let verdict = accepted_verdict(judged, rule_name.clone(), not_running, text_of);
                 return (verdict, Some(BundleItem { name: name.to_owned(), generation, rule_name, text }));
             }

@@ -62,7 +62,7 @@ fn operand() -> BoxedStrategy<Operand<'static>> {
                 Operand::Transform(Box::new(Transform {
                     transformer: Transformer::ALL[transformer],
                     arguments,
-                    index: index.map(|text| word(text)),
+                    index: index.map(word),
                     span: span(),
                 }))
             },
