@@ -389,9 +389,10 @@ impl Definitions {
             let name = macros[index].name;
             if by_name.get(name) == Some(&index) {
                 let readable = readable[index].as_ref();
-                let written = trees[index].as_ref().and_then(|tree| {
+                let mut written = trees[index].as_ref().and_then(|tree| {
                     splice(macros[index].condition, (tree, nesting[index]), (self, catalog), KEPT_BYTES)
                 });
+                written.iter_mut().for_each(|written| written.text.shrink_to_fit());
                 let mut read = self.read_macro(trees[index].take(), readable, catalog, &mut findings[index]);
                 read.written = written.filter(|_| read.tree.is_some());
                 self.macros.insert(name.into(), read);
@@ -500,8 +501,8 @@ impl Definitions {
     /// Adds to what is used all that this uses in turn. It is not kept with each macro and list: together that would be as
     /// much as the square of them.
     pub(crate) fn complete(&self, uses: &mut Uses) {
-        let mut macros: Vec<&Macro> = uses.macros.iter().filter_map(|name| self.macros.get(name)).collect();
-        if macros.iter().any(|own| own.uses != Uses::default()) {
+        if named(&self.macros, &uses.macros).any(|own| own.uses != Uses::default()) {
+            let mut macros: Vec<&Macro> = named(&self.macros, &uses.macros).collect();
             let mut found: [HashSet<&str>; 4] = Default::default();
             let [of_macros, of_lists, of_base_macros, of_base_lists] = &mut found;
             while let Some(own) = macros.pop() {
@@ -517,8 +518,8 @@ impl Definitions {
             uses.base_macros.extend(of_base_macros);
             uses.base_lists.extend(of_base_lists);
         }
-        let mut lists: Vec<&List> = uses.lists.iter().filter_map(|name| self.lists.get(name)).collect();
-        if lists.iter().any(|own| !own.uses.is_empty() || !own.base_uses.is_empty()) {
+        if named(&self.lists, &uses.lists).any(|own| !own.uses.is_empty() || !own.base_uses.is_empty()) {
+            let mut lists: Vec<&List> = named(&self.lists, &uses.lists).collect();
             let (mut of_lists, mut of_base_lists) = (HashSet::new(), HashSet::new());
             while let Some(own) = lists.pop() {
                 let new = own.uses.iter().filter(|name| of_lists.insert(*name));
@@ -622,6 +623,11 @@ impl Definitions {
 
 /// Bytes of a macro, or of the values of a list, up to which their text is kept for the conditions that name it.
 const KEPT_BYTES: usize = 4096;
+
+/// What is known by these names.
+fn named<'k, T>(known: &'k NameMap<SmolStr, T>, names: &WordSet) -> impl Iterator<Item = &'k T> {
+    names.iter().filter_map(|name| known.get(name))
+}
 
 /// The list of Falco's own that a value is the name of.
 fn base_list<'a>(value: &Value<'_>, catalog: &'a Catalog) -> Option<&'a BaseList> {

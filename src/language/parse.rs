@@ -191,8 +191,8 @@ impl<'a> Parser<'a> {
                         levels.push(std::mem::replace(&mut level, Level::new(Opened::Check, &read)));
                     } else {
                         let start = self.scan.at();
-                        match self.leaf() {
-                            Ok(leaf) => read.push(leaf),
+                        match self.leaf(&mut read) {
+                            Ok(()) => {}
                             Err(diagnostic) if self.unread.len() < UNREAD => {
                                 self.unread.push(*diagnostic);
                                 self.scan.pass_check(start);
@@ -271,19 +271,18 @@ impl<'a> Parser<'a> {
         Err(Box::new(diagnostic))
     }
 
-    /// A check, or the name of a macro.
-    fn leaf(&mut self) -> Outcome<Expr<'a>> {
+    /// A check, or the name of a macro. What takes some bytes is made where it is to be.
+    fn leaf(&mut self, read: &mut Vec<Expr<'a>>) -> Outcome<()> {
         let start = self.scan.at();
         if let Some(operand) = self.operand(0)? {
-            return self.check(start, operand);
+            return self.check(start, operand, read);
         }
-        match self.scan.identifier() {
-            Some(name) => Ok(Expr::Macro(Word { text: name.into(), span: self.scan.since(start) })),
-            None => Err(self.expected_check().into()),
-        }
+        let Some(name) = self.scan.identifier() else { return Err(self.expected_check().into()) };
+        read.push(Expr::Macro(Word { text: name.into(), span: self.scan.since(start) }));
+        Ok(())
     }
 
-    fn check(&mut self, start: usize, operand: Operand<'a>) -> Outcome<Expr<'a>> {
+    fn check(&mut self, start: usize, operand: Operand<'a>, read: &mut Vec<Expr<'a>>) -> Outcome<()> {
         self.scan.blank();
         let op_start = self.scan.at();
         let Some(op) = self.operator() else {
@@ -297,7 +296,8 @@ impl<'a> Parser<'a> {
             _ if op.takes_list() => (None, self.list_or_field(op)?),
             _ => self.text_or_field(op)?,
         };
-        Ok(Expr::Check(Check { operand, op, op_span, modifier, rhs, span: self.scan.since(start) }))
+        read.push(Expr::Check(Check { operand, op, op_span, modifier, rhs, span: self.scan.since(start) }));
+        Ok(())
     }
 
     fn operator(&mut self) -> Option<Op> {

@@ -156,10 +156,9 @@ pub fn check_condition<'a>(rule: &RuleText<'a>, definitions: &Definitions, catal
     let excepted = exceptions::compile(rule.exceptions, catalog, &mut checked.diagnostics);
     // Of a condition that can't be read as a whole, what can be is looked at all the same, and so are its exceptions: each
     // mistake is told at once.
-    let (is_whole, nesting) = (parsed.tree.is_some(), parsed.nesting);
-    let tree = parsed.tree.or(parsed.readable);
+    let tree = parsed.tree.as_ref().or(parsed.readable.as_ref());
     let mut uses = Uses::default();
-    let all = || tree.iter().chain(excepted.iter().map(|(_, expr)| expr));
+    let all = || tree.into_iter().chain(excepted.iter().map(|(_, expr)| expr));
     let mut extents = all().map(|expr| definitions.extent(expr, catalog, &mut uses));
     let extent = match (extents.next(), excepted.is_empty()) {
         (first, true) => first.unwrap_or_default(),
@@ -173,7 +172,7 @@ pub fn check_condition<'a>(rule: &RuleText<'a>, definitions: &Definitions, catal
     }
     if is_known {
         let mut report = vec![];
-        if let Some(tree) = &tree {
+        if let Some(tree) = tree {
             check::condition(tree, source, definitions, catalog, &mut report);
         }
         for (index, expr) in &excepted {
@@ -184,7 +183,7 @@ pub fn check_condition<'a>(rule: &RuleText<'a>, definitions: &Definitions, catal
         lenient(rule, &mut report);
         checked.diagnostics.append(&mut report);
     }
-    let Some(tree) = tree.filter(|_| is_whole) else {
+    let Some(tree) = parsed.tree else {
         finish(&mut checked);
         return checked;
     };
@@ -212,7 +211,8 @@ pub fn check_condition<'a>(rule: &RuleText<'a>, definitions: &Definitions, catal
         checked.verbatim = true;
         checked.condition = Some(rule.condition.to_owned());
     } else {
-        let spliced = is_plain.then(|| splice(rule.condition, (&whole, nesting), (definitions, catalog), usize::MAX));
+        let spliced =
+            is_plain.then(|| splice(rule.condition, (&whole, parsed.nesting), (definitions, catalog), usize::MAX));
         match spliced.flatten().map_or_else(|| whole.emit(definitions, catalog), |written| Ok(written.text)) {
             Ok(text) => checked.condition = Some(text),
             Err(mut unmeant) => checked.diagnostics.append(&mut unmeant),

@@ -18,13 +18,15 @@ pub(crate) fn splice(
     (definitions, catalog): (&Definitions, &Catalog),
     limit: usize,
 ) -> Option<Written> {
-    let text = text.trim_end();
+    // Other blanks are part of what they stand by.
+    let text = text.trim_end_matches(BLANKS);
     // What is written on several lines is put on one by printing it; and next to a backspace, which is a blank in some
-    // places and part of a value in others, words may not stay apart.
-    if text.bytes().any(|byte| byte.is_ascii_control()) {
+    // places and part of a value in others, words may not stay apart. Without a way out in between, many bytes are looked
+    // at in one step.
+    if text.len() > limit || text.bytes().fold(false, |any, byte| any | byte.is_ascii_control()) {
         return None;
     }
-    let done = text.len() - text.trim_start().len();
+    let done = text.len() - text.trim_start_matches(BLANKS).len();
     let out = Written { text: String::with_capacity(2 * text.len()), ..Written::default() };
     let mut splicer = Splicer { text, done, out, definitions, catalog, limit };
     splicer.expr(tree, ExprKind::Leaf)?;
@@ -35,6 +37,8 @@ pub(crate) fn splice(
     let fits = out.nesting <= limits::NESTING && catalog.pasted_over(&out.text).iter().all(meant);
     fits.then_some(out)
 }
+
+const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];
 
 struct Splicer<'a> {
     text: &'a str,
@@ -139,6 +143,7 @@ mod tests {
             (" spawned ", spawned.to_owned()),
             ("not spawned  and ((evt.num>1))", format!("not ({spawned})  and ((evt.num>1))")),
             ("(spawned)or evt.num > 1", format!("({spawned})or evt.num > 1")),
+            ("named and fd.name != x\u{a0}\r\n ", "proc.name = bash and fd.name != x\u{a0}".to_owned()),
             ("named and not named", "proc.name = bash and not proc.name = bash".to_owned()),
             ("evt.num > 1 and proc.name in('x',shells)", "evt.num > 1 and proc.name in('x',bash, \"a b\")".to_owned()),
         ] {

@@ -143,7 +143,7 @@ fn named() -> impl Strategy<Value = String> {
     let check = prop_oneof![
         "proc\\.name in \\((l0|l1|based|a)(, (l0|l1|a|\"b c\"|\"l0\"|based)){0,3}\\)",
         "evt\\.type in \\((open|l0|based)(, close)?\\)",
-        "proc\\.name (=|contains) (a|l0|l1)",
+        "proc\\.name (=|contains) (a|l0|l1|a\u{a0})",
         "foo\\.bar (in|= oneof) (l0|l1|based|a)",
         "fd\\.num > [0-9]",
         "m0|m1|mb",
