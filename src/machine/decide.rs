@@ -179,6 +179,8 @@ impl Run<'_> {
             (_, Phase::RolledBack) => &[Event::Edited, Event::AlreadyRejected],
             (_, Phase::RollingOut) => &[Event::Edited, Event::Rendered, Event::Distributed],
             (Phase::RollingOut, Phase::RollingBack) => &[Event::TooManyRefused],
+            // The bundle never heard of the rollback, nor of an edit that was held back since.
+            (_, Phase::RollingBack) => &[Event::Edited, Event::Rendered, Event::Distributed, Event::TooManyRefused],
             _ => &[],
         };
         self.go(events, self.at);

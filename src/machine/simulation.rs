@@ -24,7 +24,7 @@ const BAD: &str = "bad";
 const KEPT: Duration = Duration::from_secs(600);
 
 /// Something that happens.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Op {
     Apply(u8, u8),
     Delete(u8),
@@ -701,6 +701,25 @@ impl Sim {
         let decision = self.decide();
         assert_eq!((decision.actions, decision.refresh, decision.events), (vec![], Refresh::None, vec![]));
     }
+}
+
+/// Twice the status is written and the bundle is not: when the file is rolled back, and when an edit is held back.
+#[test]
+fn an_edit_is_held_back_while_the_bundle_knows_of_no_rollback() {
+    use Op::{Apply, Controller, Crash, Cycle, Pause};
+    let mut sim = Sim::new(vec![Wave::All], 1);
+    let ops = [
+        &[Cycle(0), Apply(0, 4)][..],
+        &[Controller; 5],
+        &[Cycle(0), Controller, Controller, Crash],
+        &[Pause(true), Apply(0, 0), Controller, Controller, Crash],
+    ];
+    ops.concat().iter().for_each(|op| sim.act(op));
+    let phase = sim.rules_file.as_ref().and_then(|stored| stored.status.as_ref()).map(|status| status.phase);
+    let kind = sim.bundle().and_then(|bundle| bundle.rollout.as_ref()).map(|rollout| rollout.kind);
+    assert_eq!((phase, kind), (Some(Phase::Distributing), Some(RolloutKind::Rollout)));
+    sim.act(&Controller);
+    sim.check_rest();
 }
 
 fn waves() -> impl Strategy<Value = Vec<Wave>> {
