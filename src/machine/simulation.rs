@@ -87,6 +87,8 @@ struct Agent {
     /// What Falco runs: the truth.
     loaded: String,
     loading: Option<String>,
+    /// How much of the history it had seen when it began the last load.
+    began: usize,
     tried: Option<(String, Fault)>,
     /// Whether nothing new can be loaded, through a fault of its own.
     hindered: bool,
@@ -186,6 +188,7 @@ impl Sim {
             missing_since: None,
             loaded: NONE.into(),
             loading: None,
+            began: 0,
             tried: None,
             hindered: false,
             broken: false,
@@ -233,7 +236,7 @@ impl Sim {
             agent.tried = None;
         }
         if agent.loaded != wanted && agent.tried.is_none() && agent.loading.is_none() {
-            agent.loading = Some(wanted);
+            (agent.loading, agent.began) = (Some(wanted), agent.seen);
         }
     }
 
@@ -505,7 +508,7 @@ impl Sim {
         for agent in self.agents.iter().filter(same) {
             let told = agent.report.as_ref().is_some_and(|report| report.namespaces.iter().all(|it| it.loaded == NONE));
             assert!(told, "{agent:?} is let go of");
-            assert!(agent.loaded == NONE || agent.seen < last, "{agent:?} is let go of");
+            assert!(agent.loaded == NONE || agent.began < last, "{agent:?} is let go of");
         }
     }
 
@@ -569,9 +572,9 @@ impl Sim {
         }
     }
 
-    fn act(&mut self, op: &Op) {
+    fn act(&mut self, op: Op) {
         let index = |node: u8| usize::from(node) % self.agents.len().max(1);
-        match *op {
+        match op {
             Op::Apply(name, text) if self.exists && !self.terminating => {
                 let text = if text == 4 { BAD.to_owned() } else { format!("text-{text}") };
                 self.items.insert(format!("rule-{name}"), text);
@@ -657,9 +660,9 @@ impl Sim {
                     assert!(steps < 60, "no rest: {:?}", self.plan);
                 }
                 self.finalize();
-                self.act(&Op::Pass(1));
+                self.act(Op::Pass(1));
             }
-            self.act(&Op::Pass(700));
+            self.act(Op::Pass(700));
         }
     }
 
@@ -671,7 +674,7 @@ impl Sim {
         let phase = self.rules_file.as_ref().and_then(|stored| stored.status.as_ref()).map(|status| status.phase);
         if !wanted.is_empty() && !bad && phase == Some(Phase::RolledBack) {
             // Nobody loaded it in time; that is over.
-            self.act(&Op::Retry);
+            self.act(Op::Retry);
             self.rest();
         }
         let phase = self.rules_file.as_ref().and_then(|stored| stored.status.as_ref()).map(|status| status.phase);
@@ -714,11 +717,11 @@ fn an_edit_is_held_back_while_the_bundle_knows_of_no_rollback() {
         &[Cycle(0), Controller, Controller, Crash],
         &[Pause(true), Apply(0, 0), Controller, Controller, Crash],
     ];
-    ops.concat().iter().for_each(|op| sim.act(op));
+    ops.concat().into_iter().for_each(|op| sim.act(op));
     let phase = sim.rules_file.as_ref().and_then(|stored| stored.status.as_ref()).map(|status| status.phase);
     let kind = sim.bundle().and_then(|bundle| bundle.rollout.as_ref()).map(|rollout| rollout.kind);
     assert_eq!((phase, kind), (Some(Phase::Distributing), Some(RolloutKind::Rollout)));
-    sim.act(&Controller);
+    sim.act(Controller);
     sim.check_rest();
 }
 
@@ -741,7 +744,7 @@ proptest! {
     ) {
         let mut sim = Sim::new(waves, nodes);
         for op in &ops {
-            sim.act(op);
+            sim.act(*op);
         }
         sim.check_rest();
     }
