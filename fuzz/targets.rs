@@ -80,25 +80,35 @@ pub fn condition(data: &[u8]) {
     for (condition, exceptions) in
         [(&*text, &[][..]), ("n and proc.name in (l)", &[]), ("evt.type = close", &exceptions), (&*text, &exceptions)]
     {
-        let rule = RuleText { name: "r", condition, output: "o", priority: "INFO", exceptions, ..RuleText::default() };
-        let checked = check(&rule, &definitions, &CATALOG);
-        // What is refused is not written for anybody.
-        if !checked.is_accepted() {
-            continue;
-        }
-        let (Some(written), Some(tree)) = (&checked.condition, checked.expanded(&definitions, &CATALOG)) else {
-            continue;
-        };
-        // What Falco gets is read as what was checked, in the namespace too. Quotes may be others: a word that is the name of
-        // one of Falco's lists needs them.
-        let read = parse(written).tree.map(|read| read.compiled());
-        assert_eq!(read, Some(tree.compiled()), "{written:?}");
-        let Some(confined) = checked.tree.clone().map(|tree| tree.wrap("k8s.ns.name", "team-a")) else { continue };
-        if let Ok(emitted) = confined.emit(&definitions, &CATALOG) {
-            let Some(Expr::And(parts)) = parse(&emitted).tree else { panic!("{emitted:?}") };
-            let guard = Expr::equals("k8s.ns.name", "team-a").compiled();
-            assert_eq!(parts[0].compiled(), guard, "{emitted:?}");
-        }
+        namespaced(condition, exceptions, &definitions);
+    }
+    // A macro of one half in the text of the other.
+    let (own, rest) = text.split_at(text.floor_char_boundary(text.len() / 2));
+    let macros = [MacroText { name: "m", condition: own }];
+    let (definitions, _) = Definitions::compile(&lists, &macros, &CATALOG);
+    for condition in [format!("{rest} and m"), format!("m or {rest}"), format!("not m and proc.name in (l,{rest})")] {
+        namespaced(&condition, &[], &definitions);
+    }
+}
+
+/// A condition in a namespace.
+fn namespaced(condition: &str, exceptions: &[ExceptionText], definitions: &Definitions<'_>) {
+    let rule = RuleText { name: "r", condition, output: "o", priority: "INFO", exceptions, ..RuleText::default() };
+    let checked = check(&rule, definitions, &CATALOG);
+    // What is refused is not written for anybody.
+    if !checked.is_accepted() {
+        return;
+    }
+    let (Some(written), Some(tree)) = (&checked.condition, checked.expanded(definitions, &CATALOG)) else { return };
+    // What Falco gets is read as what was checked, in the namespace too. Quotes may be others: a word that is the name of
+    // one of Falco's lists needs them.
+    let read = parse(written).tree.map(|read| read.compiled());
+    assert_eq!(read, Some(tree.compiled()), "{written:?}");
+    let Some(confined) = checked.tree.map(|tree| tree.wrap("k8s.ns.name", "team-a")) else { return };
+    if let Ok(emitted) = confined.emit(definitions, &CATALOG) {
+        let Some(Expr::And(parts)) = parse(&emitted).tree else { panic!("{emitted:?}") };
+        let guard = Expr::equals("k8s.ns.name", "team-a").compiled();
+        assert_eq!(parts[0].compiled(), guard, "{emitted:?}");
     }
 }
 

@@ -16,7 +16,7 @@ use super::values::{self, ValueError};
 pub(crate) fn condition(
     tree: &Expr<'_>,
     source: &str,
-    definitions: &Definitions,
+    definitions: &Definitions<'_>,
     catalog: &Catalog,
     report: &mut Vec<Diagnostic>,
 ) {
@@ -42,7 +42,7 @@ pub(crate) fn first_error(tree: &Expr<'_>, source: &str, catalog: &Catalog) -> O
 struct Checker<'a> {
     resolver: Resolver<'a>,
     /// `None` where macros are looked after by somebody else.
-    definitions: Option<&'a Definitions>,
+    definitions: Option<&'a Definitions<'a>>,
 }
 
 /// Fields that compare for themselves, and know nothing of modifiers.
@@ -57,7 +57,7 @@ fn ignores_modifiers(field: &str, has_argument: bool, kind: Kind) -> bool {
 
 /// Whether so many errors were found that nobody reads more. Of warnings only the first ones are kept: they keep no error
 /// from being found.
-// In place, what nearly every report comes to takes no call.
+// Inlined: nearly all reports are short.
 #[inline]
 fn is_enough(report: &mut Vec<Diagnostic>) -> bool {
     report.len() >= 2 * limits::FINDINGS && has_enough_errors(report)
@@ -88,7 +88,7 @@ impl Checker<'_> {
         }
     }
 
-    fn macro_(&self, word: &Word<'_>, definitions: &Definitions, report: &mut Vec<Diagnostic>) {
+    fn macro_(&self, word: &Word<'_>, definitions: &Definitions<'_>, report: &mut Vec<Diagnostic>) {
         let Resolver { catalog, source } = self.resolver;
         let name = &*word.text;
         if let Some(own) = definitions.macro_(name) {
@@ -109,7 +109,7 @@ impl Checker<'_> {
         }
     }
 
-    fn unknown_macro(&self, word: &Word<'_>, definitions: &Definitions) -> Diagnostic {
+    fn unknown_macro(&self, word: &Word<'_>, definitions: &Definitions<'_>) -> Diagnostic {
         let name = &*word.text;
         let diagnostic = Diagnostic::invalid(Code::UnknownMacro, word.span, format!("there is no macro `{name}`"));
         let catalog = self.resolver.catalog;

@@ -11,7 +11,7 @@ use super::diagnostic::{Code, Diagnostic, Part, Span, nearest};
 use super::events::{self, Possible};
 use super::limits;
 use super::name_map::NameMap;
-use super::parse::{Parser, parse};
+use super::parse::{Parsed, Parser, parse};
 use super::print::{ExprKind, Written, written_values};
 use super::scan::is_bare;
 use super::splice::splice;
@@ -47,16 +47,16 @@ pub struct Findings {
 
 /// The lists and macros of a namespace, ready for its rules.
 #[derive(Clone, Debug, Default)]
-pub struct Definitions {
-    lists: NameMap<SmolStr, List>,
-    macros: NameMap<SmolStr, Macro>,
+pub struct Definitions<'a> {
+    lists: NameMap<SmolStr, List<'a>>,
+    macros: NameMap<SmolStr, Macro<'a>>,
 }
 
 /// A list, flat.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct List {
+pub(crate) struct List<'a> {
     /// Its values; `None` where it is not valid.
-    pub(crate) values: Option<Vec<Value<'static>>>,
+    pub(crate) values: Option<Vec<Value<'a>>>,
     /// The same as text, if they are short.
     pub(crate) written: Option<Written>,
     /// How many they are once Falco has put its own lists in, each name counting as one at least.
@@ -66,7 +66,7 @@ pub(crate) struct List {
     base_uses: WordSet,
 }
 
-impl List {
+impl List<'_> {
     /// Whether nothing comes in the place of its name.
     pub(crate) fn is_empty(&self) -> bool {
         self.values.as_ref().is_none_or(Vec::is_empty)
@@ -75,9 +75,9 @@ impl List {
 
 /// A macro.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Macro {
+pub(crate) struct Macro<'a> {
     /// The condition as written; `None` where it is not valid for any source.
-    tree: Option<Expr<'static>>,
+    tree: Option<Expr<'a>>,
     /// The same as text, if it is short and plainly the same.
     pub(crate) written: Option<Written>,
     /// What comes of it, and what it names itself.
@@ -91,7 +91,7 @@ pub(crate) struct Macro {
     error: Option<String>,
 }
 
-impl Macro {
+impl Macro<'_> {
     pub(crate) fn error(&self, source: &str) -> Option<&str> {
         self.error.as_deref().or_else(|| self.errors.get(source).map(String::as_str))
     }
@@ -169,11 +169,11 @@ pub struct Uses {
     pub base_lists: WordSet,
 }
 
-impl Definitions {
+impl<'a> Definitions<'a> {
     /// Reads and checks the lists and macros of a namespace. Of several by one name the first counts. What is wrong with
     /// one keeps only those that use it from being valid.
     #[must_use]
-    pub fn compile(lists: &[ListText<'_>], macros: &[MacroText<'_>], catalog: &Catalog) -> (Self, Findings) {
+    pub fn compile(lists: &[ListText<'a>], macros: &[MacroText<'a>], catalog: &Catalog) -> (Self, Findings) {
         let mut definitions = Self::default();
         let findings = Findings {
             lists: definitions.read_lists(lists, catalog),
@@ -204,20 +204,20 @@ impl Definitions {
         self.lists.names()
     }
 
-    pub(crate) fn list(&self, name: &str) -> Option<&List> {
+    pub(crate) fn list(&self, name: &str) -> Option<&List<'a>> {
         self.lists.get(name)
     }
 
-    pub(crate) fn macro_(&self, name: &str) -> Option<&Macro> {
+    pub(crate) fn macro_(&self, name: &str) -> Option<&Macro<'a>> {
         self.macros.get(name)
     }
 
     /// What a macro stands for, as it is written; `None` where it is not valid.
-    pub(crate) fn tree(&self, name: &str) -> Option<&Expr<'static>> {
+    pub(crate) fn tree(&self, name: &str) -> Option<&Expr<'a>> {
         self.macros.get(name).and_then(|own| own.tree.as_ref())
     }
 
-    fn read_lists(&mut self, lists: &[ListText<'_>], catalog: &Catalog) -> Vec<Vec<Diagnostic>> {
+    fn read_lists(&mut self, lists: &[ListText<'a>], catalog: &Catalog) -> Vec<Vec<Diagnostic>> {
         let mut findings: Vec<Vec<Diagnostic>> = vec![vec![]; lists.len()];
         let mut by_name: HashMap<&str, usize> = HashMap::with_capacity(lists.len());
         for (index, list) in lists.iter().enumerate() {
@@ -264,12 +264,12 @@ impl Definitions {
     /// `left` is how many values lists may still take from others.
     fn read_list(
         &self,
-        list: ListText<'_>,
+        list: ListText<'a>,
         catalog: &Catalog,
         left: &mut usize,
         findings: &mut Vec<Diagnostic>,
-    ) -> List {
-        let mut values: Vec<Value<'static>> = Vec::with_capacity(list.items.len());
+    ) -> List<'a> {
+        let mut values: Vec<Value<'a>> = Vec::with_capacity(list.items.len());
         let (mut uses, mut base_uses) = (WordSet::default(), WordSet::default());
         let (mut count, mut is_too_much) = (0_usize, false);
         for (index, item) in list.items.iter().enumerate() {
@@ -296,7 +296,7 @@ impl Definitions {
                 continue;
             }
             if catalog.has_list(item) {
-                let value = Value { text: item.clone().into(), kind: ValueKind::BaseList, span: Span::default() };
+                let value = Value { text: item.into(), kind: ValueKind::BaseList, span: Span::default() };
                 count = count.saturating_add(base_list(&value, catalog).map_or(1, BaseList::count));
                 base_uses.insert(item);
                 values.push(value);
@@ -312,7 +312,7 @@ impl Definitions {
                 report(Diagnostic::unsafe_(Code::ControlCharacter, whole, "the item holds a NUL character"));
                 continue;
             }
-            let value = item_value(item).into_owned();
+            let value = item_value(item);
             if value.text.len() > limits::VALUE_BYTES {
                 let message =
                     format!("the item is {} bytes long; the limit is {}", value.text.len(), limits::VALUE_BYTES);
@@ -334,17 +334,16 @@ impl Definitions {
         let valid = !findings.iter().any(Diagnostic::is_error);
         let bytes: usize = values.iter().map(|value| value.text.len()).sum();
         let written = (valid && bytes <= KEPT_BYTES).then(|| written_values(&values, catalog));
+        let written = written.filter(|written| written.text.len() <= KEPT_BYTES);
         List { values: valid.then_some(values), written, count, uses, base_uses }
     }
 
-    fn read_macros(&mut self, macros: &[MacroText<'_>], catalog: &Catalog) -> Vec<Vec<Diagnostic>> {
+    fn read_macros(&mut self, macros: &[MacroText<'a>], catalog: &Catalog) -> Vec<Vec<Diagnostic>> {
         let mut findings: Vec<Vec<Diagnostic>> = vec![vec![]; macros.len()];
         let mut by_name: HashMap<&str, usize> = HashMap::with_capacity(macros.len());
-        let mut trees: Vec<Option<Expr<'_>>> = Vec::with_capacity(macros.len());
-        let mut nesting: Vec<usize> = vec![0; macros.len()];
-        let mut readable: Vec<Option<Expr<'_>>> = vec![None; macros.len()];
+        let mut read: Vec<Option<Parsed<'a>>> = Vec::with_capacity(macros.len());
         for (index, text) in macros.iter().enumerate() {
-            trees.push(None);
+            read.push(None);
             if by_name.contains_key(text.name) {
                 findings[index].push(duplicate("macro", text.name));
                 continue;
@@ -358,15 +357,15 @@ impl Definitions {
                         .help("a letter, and then letters, digits and `_`"),
                 );
             }
-            let parsed = parse(text.condition);
-            (trees[index], readable[index], nesting[index]) = (parsed.tree, parsed.readable, parsed.nesting);
-            findings[index].extend(parsed.diagnostics);
+            let mut parsed = parse(text.condition);
+            findings[index].append(&mut parsed.diagnostics);
+            read[index] = Some(parsed);
         }
-        let needs: Vec<Vec<usize>> = trees
+        let needs: Vec<Vec<usize>> = read
             .iter()
-            .map(|tree| {
+            .map(|parsed| {
                 let mut needs = vec![];
-                if let Some(tree) = tree {
+                if let Some(tree) = parsed.as_ref().and_then(|parsed| parsed.tree.as_ref()) {
                     tree.each_macro(&mut |word| needs.extend(by_name.get(&*word.text).copied()));
                 }
                 needs
@@ -378,7 +377,7 @@ impl Definitions {
             let name = macros[index].name;
             let message = format!("macro `{name}` stands for itself, directly or through others");
             let mut span = None;
-            if let Some(tree) = &trees[index] {
+            if let Some(tree) = read[index].as_ref().and_then(|parsed| parsed.tree.as_ref()) {
                 tree.each_macro(&mut |word| span = span.or(loops.contains(&*word.text).then_some(word.span)));
             }
             let finding = Diagnostic::invalid(Code::MacroLoop, span.unwrap_or_default(), message.clone());
@@ -386,16 +385,11 @@ impl Definitions {
             self.macros.insert(name.into(), Macro { error: Some(message), ..Macro::default() });
         }
         for index in order {
-            let name = macros[index].name;
-            if by_name.get(name) == Some(&index) {
-                let readable = readable[index].as_ref();
-                let mut written = trees[index].as_ref().and_then(|tree| {
-                    splice(macros[index].condition, (tree, nesting[index]), (self, catalog), KEPT_BYTES)
-                });
-                written.iter_mut().for_each(|written| written.text.shrink_to_fit());
-                let mut read = self.read_macro(trees[index].take(), readable, catalog, &mut findings[index]);
-                read.written = written.filter(|_| read.tree.is_some());
-                self.macros.insert(name.into(), read);
+            // Only the first of a name was read.
+            if let Some(parsed) = read[index].take() {
+                let text = macros[index];
+                let own = self.read_macro(text.condition, parsed, catalog, &mut findings[index]);
+                self.macros.insert(text.name.into(), own);
             }
         }
         findings
@@ -403,14 +397,15 @@ impl Definitions {
 
     fn read_macro(
         &self,
-        tree: Option<Expr<'_>>,
-        readable: Option<&Expr<'_>>,
+        text: &str,
+        parsed: Parsed<'a>,
         catalog: &Catalog,
         findings: &mut Vec<Diagnostic>,
-    ) -> Macro {
+    ) -> Macro<'a> {
+        let Parsed { tree, readable, nesting, .. } = parsed;
         let mut errors = HashMap::new();
         let (mut extent, mut uses) = (Extent::default(), Uses::default());
-        let read = tree.as_ref().or(readable);
+        let read = tree.as_ref().or(readable.as_ref());
         let over = read.and_then(|tree| {
             extent = self.extent(tree, catalog, &mut uses);
             over_limits(extent.size, tree)
@@ -435,24 +430,30 @@ impl Definitions {
             findings.extend(best.unwrap_or_default());
         }
         let error = findings.iter().find(|finding| finding.is_error()).map(|finding| finding.message.clone());
-        let tree = tree.filter(|_| error.is_none()).map(|tree| self.without_detour(tree));
+        let tree = tree.filter(|_| error.is_none());
+        let splice = |tree| splice(text, (tree, nesting), (self, catalog), KEPT_BYTES);
+        let mut written = tree.as_ref().and_then(splice);
+        if let Some(written) = &mut written {
+            written.text.shrink_to_fit();
+        }
+        let tree = tree.map(|tree| self.without_detour(tree));
         let possible = tree.as_ref().and_then(|tree| self.possible(tree, catalog));
         if tree.is_none() {
             // Nothing is put in its place then.
             (extent, uses) = (Extent { size: extent.size, ..Extent::LEAF }, Uses::default());
         }
-        Macro { tree, written: None, extent, uses, possible, errors, error }
+        Macro { tree, written, extent, uses, possible, errors, error }
     }
 
     /// What is only the name of a macro that is only the name of another stands for that other at once: so no chain of
     /// names is followed each time that its first is used.
-    fn without_detour(&self, tree: Expr<'_>) -> Expr<'static> {
+    fn without_detour(&self, tree: Expr<'a>) -> Expr<'a> {
         if let Expr::Macro(word) = &tree
             && let Some(Expr::Macro(next)) = self.tree(&word.text)
         {
             return Expr::Macro(Word { text: next.text.clone(), span: Span::default() });
         }
-        tree.into_owned()
+        tree
     }
 
     /// What comes of a tree, without making it; what it names is added to what is used.
@@ -502,7 +503,7 @@ impl Definitions {
     /// much as the square of them.
     pub(crate) fn complete(&self, uses: &mut Uses) {
         if named(&self.macros, &uses.macros).any(|own| own.uses != Uses::default()) {
-            let mut macros: Vec<&Macro> = named(&self.macros, &uses.macros).collect();
+            let mut macros: Vec<&Macro<'_>> = named(&self.macros, &uses.macros).collect();
             let mut found: [HashSet<&str>; 4] = Default::default();
             let [of_macros, of_lists, of_base_macros, of_base_lists] = &mut found;
             while let Some(own) = macros.pop() {
@@ -519,7 +520,7 @@ impl Definitions {
             uses.base_lists.extend(of_base_lists);
         }
         if named(&self.lists, &uses.lists).any(|own| !own.uses.is_empty() || !own.base_uses.is_empty()) {
-            let mut lists: Vec<&List> = named(&self.lists, &uses.lists).collect();
+            let mut lists: Vec<&List<'_>> = named(&self.lists, &uses.lists).collect();
             let (mut of_lists, mut of_base_lists) = (HashSet::new(), HashSet::new());
             while let Some(own) = lists.pop() {
                 let new = own.uses.iter().filter(|name| of_lists.insert(*name));
@@ -545,19 +546,19 @@ impl Definitions {
     }
 
     /// The list of the namespace that a value is the name of.
-    pub(crate) fn own_list(&self, value: &Value<'_>) -> Option<&List> {
+    pub(crate) fn own_list(&self, value: &Value<'_>) -> Option<&List<'a>> {
         if value.kind == ValueKind::Bare { self.lists.get(&value.text) } else { None }
     }
 
     /// The tree with lists and macros in the place of their names; to be called only within the limits. What is wrong with
     /// them was reported by the checker, and stays as it is.
-    pub(crate) fn expand<'t>(&self, mut tree: Expr<'t>, catalog: &Catalog) -> Expr<'t> {
+    pub(crate) fn expand(&self, mut tree: Expr<'a>, catalog: &Catalog) -> Expr<'a> {
         self.insert(&mut tree, catalog, false);
         tree
     }
 
     /// `foreign` is what comes from another text, in which its places are.
-    fn insert(&self, expr: &mut Expr<'_>, catalog: &Catalog, foreign: bool) {
+    fn insert(&self, expr: &mut Expr<'a>, catalog: &Catalog, foreign: bool) {
         match expr {
             Expr::And(parts) | Expr::Or(parts) => {
                 for part in parts {
@@ -583,7 +584,7 @@ impl Definitions {
         }
     }
 
-    fn expand_list(&self, list: &mut ValueList<'_>, catalog: &Catalog) {
+    fn expand_list(&self, list: &mut ValueList<'a>, catalog: &Catalog) {
         for mut value in std::mem::take(&mut list.values) {
             if let Some(own) = self.own_list(&value) {
                 list.values.extend(own.values.iter().flatten().cloned());
@@ -600,7 +601,7 @@ impl Definitions {
 
     /// Which lists and macros none of these rules uses, as Falco's warnings say it.
     #[must_use]
-    pub fn unused<'a>(&self, uses: impl IntoIterator<Item = &'a Uses>) -> BTreeMap<&str, Diagnostic> {
+    pub fn unused<'u>(&self, uses: impl IntoIterator<Item = &'u Uses>) -> BTreeMap<&str, Diagnostic> {
         let (mut lists, mut macros): (HashSet<&str>, HashSet<&str>) = (self.lists().collect(), self.macros().collect());
         for uses in uses {
             lists.retain(|name| !uses.lists.contains(name));

@@ -19,7 +19,7 @@ pub const LISTED_VALUES: usize = 1_000_000;
 pub const LISTS_PASTED: usize = 1000;
 /// Bytes of a value that an event is compared with. Falco's own limit: one byte of its 256 is the end.
 pub const VALUE_BYTES: usize = 255;
-/// Bytes of a condition as written.
+/// Bytes of a condition, as written and once macros and lists are inserted.
 pub const CONDITION_BYTES: usize = 256 * 1024;
 /// Bytes of an output.
 pub const OUTPUT_BYTES: usize = 8192;

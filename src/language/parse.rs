@@ -230,10 +230,9 @@ impl<'a> Parser<'a> {
                         return Err(self.too_deep().into());
                     }
                     let Some(outer) = levels.pop() else {
-                        return match read.pop() {
-                            Some(whole) if self.scan.is_at_end() => Ok(whole),
-                            Some(_) => Err(self.unexpected().into()),
-                            None => Err(self.expected_check().into()),
+                        return match read.pop().filter(|_| self.scan.is_at_end()) {
+                            Some(whole) => Ok(whole),
+                            None => Err(self.unexpected().into()),
                         };
                     };
                     if !self.scan.take_sign(b')') {
@@ -271,7 +270,7 @@ impl<'a> Parser<'a> {
         Err(Box::new(diagnostic))
     }
 
-    /// A check, or the name of a macro. What takes some bytes is made where it is to be.
+    /// Reads a check, or the name of a macro. It is pushed and not returned, since it is large to move.
     fn leaf(&mut self, read: &mut Vec<Expr<'a>>) -> Outcome<()> {
         let start = self.scan.at();
         if let Some(operand) = self.operand(0)? {
@@ -477,7 +476,7 @@ impl<'a> Parser<'a> {
     }
 
     /// An argument in brackets, if a bracket stands here.
-    // In place, that there is none, as mostly, takes no call.
+    // Inlined: mostly there is none.
     #[inline]
     fn index(&mut self) -> Outcome<Option<Word<'a>>> {
         if self.scan.take_sign(b'[') { self.argument_in_brackets().map(Some) } else { Ok(None) }

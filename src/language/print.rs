@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use super::catalog::Catalog;
 use super::definitions::{Definitions, List};
 use super::diagnostic::{Code, Diagnostic, Span};
+use super::limits;
 use super::parse::parse;
 use super::scan::{is_bare, is_bare_argument};
 use super::tree::{Argument, Check, Expr, Field, Operand, Rhs, Transform, Value, ValueKind, ValueList, Word};
@@ -30,10 +31,17 @@ impl Expr<'_> {
 
     /// The condition as text, with lists and macros of the namespace in the place of their names, that means this to a
     /// Falco with the base lists of the catalogue, which it pastes over words of conditions. It is the catalogue that the
-    /// lists and macros were compiled with. An error names each word that can't be kept from Falco.
-    pub fn emit(&self, definitions: &Definitions, catalog: &Catalog) -> Result<String, Vec<Diagnostic>> {
+    /// lists and macros were compiled with. An error names each word that can't be kept from Falco, or says that the
+    /// text would be too long.
+    pub fn emit(&self, definitions: &Definitions<'_>, catalog: &Catalog) -> Result<String, Vec<Diagnostic>> {
         let mut printer = Printer::new(Style::Guarded(definitions, catalog));
         printer.part(self, ExprKind::Leaf);
+        if printer.is_full() {
+            let limit = limits::CONDITION_BYTES;
+            let message =
+                format!("it comes to more than {limit} bytes once macros and lists are inserted, which is the limit");
+            return Err(vec![Diagnostic::unsafe_(Code::Expansion, self.span(), message)]);
+        }
         let hits = catalog.pasted_over(&printer.out);
         let unmeant: Vec<Diagnostic> = hits
             .iter()
@@ -152,7 +160,7 @@ pub(crate) fn unmeant(tree: &Expr<'_>, hits: &[Span]) -> Vec<Span> {
 #[derive(Clone, Copy)]
 enum Style<'a> {
     Exact,
-    Guarded(&'a Definitions, &'a Catalog),
+    Guarded(&'a Definitions<'a>, &'a Catalog),
     Compiled,
 }
 
@@ -170,6 +178,11 @@ impl<'a> Printer<'a> {
 
     const fn is_compiled(&self) -> bool {
         matches!(self.style, Style::Compiled)
+    }
+
+    /// Whether more is written than a condition may have, so that the rest of it is nobody's any more.
+    const fn is_full(&self) -> bool {
+        matches!(self.style, Style::Guarded(..)) && self.out.len() > limits::CONDITION_BYTES
     }
 
     fn expr(&mut self, expr: &Expr<'_>) {
@@ -202,6 +215,9 @@ impl<'a> Printer<'a> {
     }
 
     fn part(&mut self, part: &Expr<'_>, of: ExprKind) {
+        if self.is_full() {
+            return;
+        }
         let part = match self.style {
             Style::Guarded(definitions, _) => part.meant(|name| definitions.tree(name)),
             Style::Exact | Style::Compiled => part,

@@ -65,14 +65,14 @@ impl<'a> Checked<'a> {
     /// The condition with lists and macros of the namespace and with exceptions in it. Base macros are named in it, base
     /// lists too. The arguments are those that the rule was checked with.
     #[must_use]
-    pub fn expanded(&self, definitions: &Definitions, catalog: &Catalog) -> Option<Expr<'a>> {
+    pub fn expanded(&self, definitions: &Definitions<'a>, catalog: &Catalog) -> Option<Expr<'a>> {
         self.tree.clone().map(|tree| definitions.expand(tree, catalog))
     }
 
     /// The fields of the condition as written, such as `evt.arg.flags`, and by the names that the catalogue has them by,
     /// such as `evt.arg`; each with its first place. What comes from macros has none.
     #[must_use]
-    pub fn fields(&self, definitions: &Definitions, catalog: &Catalog) -> BTreeMap<String, Span> {
+    pub fn fields(&self, definitions: &Definitions<'a>, catalog: &Catalog) -> BTreeMap<String, Span> {
         let mut found = BTreeMap::new();
         let Some(tree) = self.expanded(definitions, catalog) else { return found };
         tree.each_check(&mut |check| {
@@ -122,7 +122,7 @@ const PRIORITIES: [&str; 9] =
 
 /// Checks a rule with the lists and macros of its namespace, against what an installation offers.
 #[must_use]
-pub fn check_rule<'a>(rule: &RuleText<'a>, definitions: &Definitions, catalog: &Catalog) -> Checked<'a> {
+pub fn check_rule<'a>(rule: &RuleText<'a>, definitions: &Definitions<'_>, catalog: &Catalog) -> Checked<'a> {
     let mut checked = check_condition(rule, definitions, catalog);
     let source = rule.source.unwrap_or(SYSCALL);
     name(rule.name, &mut checked.diagnostics);
@@ -140,7 +140,7 @@ pub fn check_rule<'a>(rule: &RuleText<'a>, definitions: &Definitions, catalog: &
 
 /// Checks the condition of a rule alone, with its exceptions.
 #[must_use]
-pub fn check_condition<'a>(rule: &RuleText<'a>, definitions: &Definitions, catalog: &Catalog) -> Checked<'a> {
+pub fn check_condition<'a>(rule: &RuleText<'a>, definitions: &Definitions<'_>, catalog: &Catalog) -> Checked<'a> {
     let source = rule.source.unwrap_or(SYSCALL);
     let parsed = parse(rule.condition);
     let mut checked = Checked { diagnostics: parsed.diagnostics, ..Checked::default() };
@@ -206,13 +206,13 @@ pub fn check_condition<'a>(rule: &RuleText<'a>, definitions: &Definitions, catal
         warn_if_broad(rule, types, &mut checked.diagnostics);
         checked.event_types = Some(types);
     }
-    let is_own = uses.lists.is_empty() && uses.macros.is_empty();
-    if is_plain && is_own && means(&whole, &catalog.pasted_over(rule.condition)) {
+    let names_nothing = uses.lists.is_empty() && uses.macros.is_empty();
+    if is_plain && names_nothing && means(&whole, &catalog.pasted_over(rule.condition)) {
         checked.verbatim = true;
         checked.condition = Some(rule.condition.to_owned());
     } else {
-        let spliced =
-            is_plain.then(|| splice(rule.condition, (&whole, parsed.nesting), (definitions, catalog), usize::MAX));
+        let spliced = is_plain
+            .then(|| splice(rule.condition, (&whole, parsed.nesting), (definitions, catalog), limits::CONDITION_BYTES));
         match spliced.flatten().map_or_else(|| whole.emit(definitions, catalog), |written| Ok(written.text)) {
             Ok(text) => checked.condition = Some(text),
             Err(mut unmeant) => checked.diagnostics.append(&mut unmeant),

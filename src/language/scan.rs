@@ -286,7 +286,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// A quoted text without quotes and escapes; `None` where no quote stands here.
-    // In place, that there is none, as mostly, takes no call.
+    // Inlined: mostly there is none.
     #[inline]
     pub(crate) fn quoted(&mut self) -> Option<Result<Cow<'a, str>, QuoteError>> {
         let quote = self.peek().filter(|byte| matches!(byte, b'"' | b'\''))?;

@@ -15,18 +15,18 @@ use super::tree::{Check, Expr, Rhs, ValueKind, ValueList};
 pub(crate) fn splice(
     text: &str,
     (tree, nesting): (&Expr<'_>, usize),
-    (definitions, catalog): (&Definitions, &Catalog),
+    (definitions, catalog): (&Definitions<'_>, &Catalog),
     limit: usize,
 ) -> Option<Written> {
     // Other blanks are part of what they stand by.
-    let text = text.trim_end_matches(BLANKS);
+    let text = text.trim_end_matches(is_blank);
     // What is written on several lines is put on one by printing it; and next to a backspace, which is a blank in some
     // places and part of a value in others, words may not stay apart. Without a way out in between, many bytes are looked
     // at in one step.
     if text.len() > limit || text.bytes().fold(false, |any, byte| any | byte.is_ascii_control()) {
         return None;
     }
-    let done = text.len() - text.trim_start_matches(BLANKS).len();
+    let done = text.len() - text.trim_start_matches(is_blank).len();
     let out = Written { text: String::with_capacity(2 * text.len()), ..Written::default() };
     let mut splicer = Splicer { text, done, out, definitions, catalog, limit };
     splicer.expr(tree, ExprKind::Leaf)?;
@@ -38,14 +38,16 @@ pub(crate) fn splice(
     fits.then_some(out)
 }
 
-const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];
+const fn is_blank(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\n' | '\r')
+}
 
 struct Splicer<'a> {
     text: &'a str,
     /// How much of the text is done with.
     done: usize,
     out: Written,
-    definitions: &'a Definitions,
+    definitions: &'a Definitions<'a>,
     catalog: &'a Catalog,
     limit: usize,
 }

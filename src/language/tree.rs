@@ -347,7 +347,7 @@ impl<'a> Expr<'a> {
 
     /// What comes in its place where it is nothing but the name of a macro, by the macros' trees; else itself. A chain of
     /// names is followed to its end.
-    pub(crate) fn meant<'e>(&'e self, tree_of: impl Fn(&str) -> Option<&'e Expr<'static>>) -> &'e Expr<'a> {
+    pub(crate) fn meant<'e>(&'e self, tree_of: impl Fn(&str) -> Option<&'e Self>) -> &'e Self {
         let mut expr = self;
         while let Self::Macro(word) = expr
             && let Some(tree) = tree_of(&word.text)

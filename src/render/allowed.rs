@@ -10,7 +10,7 @@ pub(super) fn check(
     rule: &FileRule<'_>,
     checked: &Checked,
     settings: &Settings,
-    (definitions, catalog): (&Definitions, &Catalog),
+    (definitions, catalog): (&Definitions<'_>, &Catalog),
 ) -> Vec<Diagnostic> {
     let mut report = Vec::new();
     let mut deny = |code, part, span, message: String, help: String| {

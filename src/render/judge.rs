@@ -25,7 +25,7 @@ pub(super) struct Judge<'a> {
 /// The namespace as the Falcos with one catalogue see it.
 struct View<'a> {
     catalog: &'a Catalog,
-    definitions: Definitions,
+    definitions: Definitions<'a>,
 }
 
 /// What is to be said about a rule.

@@ -13,19 +13,25 @@ use crate::language::is_printable_ascii;
 const WORDS: [&str; 10] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan"];
 
 /// Bytes of the longest of them.
-const LONGEST_WORD: usize = "false".len();
+const LONGEST_WORD: usize = {
+    let (mut longest, mut index) = (0, 0);
+    while index < WORDS.len() {
+        if WORDS[index].len() > longest {
+            longest = WORDS[index].len();
+        }
+        index += 1;
+    }
+    longest
+};
 
 /// Appends a rule as a list item of a rules file, final newline included. The keys have a fixed order, and those that
 /// say nothing are left out.
 pub(super) fn push_rule(out: &mut String, rule: &FileRule<'_>) {
     push_name(out, &rule.rule);
-    for (key, text) in [
-        ("\n  desc: ", &rule.desc),
-        ("\n  condition: ", &rule.condition),
-        ("\n  output: ", &rule.output),
-        ("\n  priority: ", &rule.priority),
-    ] {
-        out.push_str(key);
+    for (key, text) in
+        [("desc", &rule.desc), ("condition", &rule.condition), ("output", &rule.output), ("priority", &rule.priority)]
+    {
+        push_key(out, key);
         push_scalar(out, text);
     }
     push_bool(out, "enabled", rule.enabled);

@@ -250,6 +250,27 @@ fn what_is_too_large_is_not_looked_at() {
     assert_eq!(codes(&check_rule(&rule, &definitions, Catalog::falco()).diagnostics), [Code::Expansion]);
 }
 
+/// What stands for a name is there as often as the name: so the text is bounded too, and not only what it says.
+#[test]
+fn no_text_gets_long_by_names_alone() {
+    let blanks = format!("evt.num >{}1", " ".repeat(4000));
+    let nots = format!("{}evt.num > 1", "not not ".repeat(500));
+    let key = format!("proc.env[{}] exists", "A".repeat(20_000));
+    let uses = format!("evt.type = open and {}", vec!["m"; 9990].join(" or "));
+    for (condition, is_too_long) in [(&blanks, false), (&nots, false), (&key, true)] {
+        let (definitions, found) = Definitions::compile(&[], &[MacroText { name: "m", condition }], Catalog::falco());
+        assert!(!found.macros[0].iter().any(Diagnostic::is_error), "{found:?}");
+        let rule = RuleText { name: "r", condition: &uses, output: "o", priority: "INFO", ..RuleText::default() };
+        let checked = check_rule(&rule, &definitions, Catalog::falco());
+        if is_too_long {
+            let errors: Vec<Code> = checked.errors().map(|error| error.code).collect();
+            assert_eq!((errors, checked.condition), (vec![Code::Expansion], None));
+        } else {
+            assert!(checked.condition.is_some_and(|text| text.len() < 160_000), "{:?}", checked.diagnostics);
+        }
+    }
+}
+
 #[test]
 fn what_falco_puts_in_itself_counts_too() {
     let mut data = Catalog::data_of(&["container"]);
