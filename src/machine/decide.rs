@@ -160,9 +160,12 @@ impl Run<'_> {
         self.was.is_some_and(|was| token.is_some() && was.retry_token.as_deref() != token)
     }
 
-    /// Whether, by the status, `file` was settled when the bundle was last seen.
+    /// Whether, by the status, `file` was settled when the bundle was last seen. What was being withdrawn need never have
+    /// been loaded by anybody.
     fn was_settled(&self, file: &BundleFile) -> bool {
-        self.was.is_some_and(|was| was.last_good_hash.as_ref() == Some(&file.hash) && was.rejected_hash.is_none())
+        let is = |hash: &Option<String>| hash.as_ref() == Some(&file.hash);
+        let was = self.was.filter(|was| was.phase != Phase::Withdrawing);
+        was.is_some_and(|was| is(&was.last_good_hash) && was.rejected_hash.is_none())
     }
 
     /// Whether a newer version has something under way that this one does not know.

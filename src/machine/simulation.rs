@@ -725,6 +725,16 @@ fn an_edit_is_held_back_while_the_bundle_knows_of_no_rollback() {
     sim.check_rest();
 }
 
+/// A file that nobody could load is withdrawn, and wished for again; then the bundle is lost.
+#[test]
+fn what_was_being_withdrawn_is_not_taken_for_settled() {
+    use Op::{Apply, Controller, Delete, LoseBundle};
+    let mut sim = Sim::new(vec![Wave::All], 1);
+    let ops = [&[Apply(0, 4), Controller, Delete(0)][..], &[Controller; 5], &[Apply(0, 4), LoseBundle]];
+    ops.concat().into_iter().for_each(|op| sim.act(op));
+    sim.check_rest();
+}
+
 fn waves() -> impl Strategy<Value = Vec<Wave>> {
     prop_oneof![
         Just(vec![Wave::All]),
