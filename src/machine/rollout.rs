@@ -213,7 +213,6 @@ impl Run<'_> {
         }
         self.note(EventReason::RollingBack, format!("Rules file {} is rolled back: {message}.", short(&hash)));
         self.rejection = Some(Rejection { hash, message: Some(message), reason });
-        self.rejects = true;
         self.write_rollback(self.now);
         self.go(&[event], Phase::RollingBack);
         true

@@ -41,8 +41,6 @@ pub(super) struct Run<'a> {
     /// The bundle as it becomes.
     pub bundle: Option<Cow<'a, FalcoBundleSpec>>,
     pub rejection: Option<Rejection>,
-    /// Whether the file is rejected by this decision: a `retryToken` that is there already does not ask for it anew.
-    pub rejects: bool,
     pub wave: Option<i32>,
     pub started_at: Option<Timestamp>,
     pub wave_started_at: Option<Timestamp>,
@@ -94,7 +92,6 @@ impl<'a> Run<'a> {
             foreign,
             bundle: bundle.map(Cow::Borrowed),
             rejection,
-            rejects: false,
             wave: was.and_then(|was| was.wave),
             started_at: was
                 .and_then(|was| was.started_at.as_ref())

@@ -478,9 +478,14 @@ impl Sim {
             // Deleted by hand meanwhile, it comes back with the next decision.
             assert!(held || self.rules_file.is_none(), "a bundle before the finalizer");
         }
-        // One that was decided before somebody asked again takes nothing back.
+        // One that was decided before somebody asked again takes nothing back, nor one that came so soon after a new token
+        // that the token is still to be answered.
         let timely = self.plan.as_ref().is_some_and(|plan| plan.asked == self.asked);
-        if kind == Some(RolloutKind::Rollback) && timely {
+        let answered = self.rules_file.as_ref().is_some_and(|stored| {
+            let token = stored.status.as_ref().and_then(|status| status.retry_token.as_ref());
+            stored.spec.retry_token.is_none() || stored.spec.retry_token.as_ref() == token
+        });
+        if kind == Some(RolloutKind::Rollback) && timely && answered {
             self.rejected.clone_from(&spec.rejected_hash);
         }
         if let (Some(target), Some(RolloutKind::Rollout)) = (&spec.target, kind) {
@@ -733,6 +738,20 @@ fn what_was_being_withdrawn_is_not_taken_for_settled() {
     let ops = [&[Apply(0, 4), Controller, Delete(0)][..], &[Controller; 5], &[Apply(0, 4), LoseBundle]];
     ops.concat().into_iter().for_each(|op| sim.act(op));
     sim.check_rest();
+}
+
+/// A token is set while the file that is to be rolled back is still rolling out: it is tried once more.
+#[test]
+fn a_token_is_answered_although_it_came_before_the_rollback() {
+    use Op::{Apply, Controller, Cycle, Retry};
+    let mut sim = Sim::new(vec![Wave::All], 2);
+    let ops = [&[Apply(0, 4), Cycle(0), Cycle(1)][..], &[Controller; 5], &[Cycle(0), Cycle(1), Retry, Controller]];
+    ops.concat().into_iter().for_each(|op| sim.act(op));
+    sim.check_rest();
+    let token = sim.rules_file.as_ref().map(|stored| {
+        (stored.spec.retry_token.clone(), stored.status.as_ref().and_then(|status| status.retry_token.clone()))
+    });
+    assert!(token.is_some_and(|(asked, answered)| asked.is_some() && asked == answered));
 }
 
 fn waves() -> impl Strategy<Value = Vec<Wave>> {

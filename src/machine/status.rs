@@ -115,7 +115,7 @@ impl Run<'_> {
         let ours = self.bundle.as_deref().filter(|_| !self.foreign);
         let target = ours.and_then(|bundle| bundle.target.as_ref()).map(|file| file.hash.clone());
         let settled = ours.map(|bundle| bundle.settled().map_or(NONE, |file| file.hash.as_str()).to_owned());
-        let keeps_token = self.rejection.is_some() && !self.rejects && self.retried();
+        let keeps_token = self.rejection.is_some() && self.retried();
         let token = self.spec().and_then(|spec| spec.retry_token.clone());
         let (pending, failing) = self.named();
         let counts = self.counts();

@@ -388,22 +388,6 @@ fn a_new_token_tries_the_rejected_file_again_and_the_same_does_not() {
 }
 
 #[test]
-fn a_token_that_came_before_the_file_was_rejected_does_not_try_it_again() {
-    let mut world = edited(2);
-    world.fail_on(0, Fault::Refused, "no");
-    world.fail_on(1, Fault::Refused, "no");
-    world.spec().retry_token = Some("1".into());
-    world.step();
-    assert!(world.status().rejected_hash.is_some());
-    assert_eq!(world.status().retry_token.as_deref(), Some("1"));
-    world.load();
-    world.step();
-    assert_eq!(world.phase(), Phase::RolledBack);
-    world.step_once();
-    assert_eq!(world.phase(), Phase::RolledBack);
-}
-
-#[test]
 fn what_runs_is_what_is_wished_for_again() {
     let mut world = rolled_back();
     world.apply_item("a", "one");
